@@ -1,0 +1,3 @@
+module github.com/autobus-go/autobus
+
+go 1.25.0
