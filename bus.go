@@ -106,3 +106,11 @@ func (f *failure) Error() string {
 }
 
 func (f *failure) Unwrap() error { return f.cause }
+
+// typeProblem returns what is wrong with a type name, "" if nothing.
+func typeProblem(name string) string { return "" }
+
+type Event interface {
+	Type() string
+	Marshaler
+}

@@ -1,0 +1,1543 @@
+package autobus
+
+import (
+	"encoding/base64"
+	"errors"
+	"iter"
+	"math"
+	"math/bits"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+)
+
+// maxDepth bounds how deep JSON may nest, an event's own object included.
+// Python's json gives up near the same depth (its recursion limit).
+const maxDepth = 1000
+
+// keepBuffer is the largest buffer that goes back into a pool.
+const keepBuffer = 64 << 10
+
+// A Marshaler writes its fields into the object that e has open.
+type Marshaler interface {
+	Marshal(e *Encoder)
+}
+
+// An Unmarshaler reads one JSON value, most often an object by ranging over
+// [Decoder.Fields]. The error it returns, usually d.Err(), refuses the event;
+// an error that d met counts even if it is not returned.
+type Unmarshaler interface {
+	Unmarshal(d *Decoder) error
+}
+
+// Marshal returns the payload of e: a JSON object of its fields, and its type
+// in the field "type".
+func Marshal(e Event) ([]byte, error) { return Append(nil, e) }
+
+// Append appends the payload of e to dst, as [Marshal] makes it. On an error
+// it returns dst as it was.
+func Append(dst []byte, e Event) ([]byte, error) {
+	enc := encoders.Get().(*Encoder)
+	own := enc.buf
+	enc.buf = dst
+	err := enc.event(e)
+	out := enc.buf
+	enc.buf = own
+	encoders.Put(enc)
+	if err != nil {
+		return dst, err
+	}
+	return out, nil
+}
+
+// Unmarshal reads the JSON text data into v, and requires that nothing follows
+// it. Where v has a Type method, as events have, the field "type" on the top
+// level is the bus's own and [Decoder.Fields] passes it over; its value is not
+// compared with v's. An error names the field's path and the byte offset, and
+// leaves v partly written. The strings that v gets share one copy of data.
+func Unmarshal(data []byte, v Unmarshaler) error {
+	d := decoders.Get().(*Decoder)
+	defer d.free()
+	_, isEvent := v.(interface{ Type() string })
+	return d.decode(string(data), v, isEvent)
+}
+
+// Valid reports whether data is one JSON text as this package reads it: RFC
+// 8259, and NaN, Infinity and -Infinity as numbers; strict UTF-8, nested at
+// most 1000 deep.
+func Valid(data []byte) bool {
+	end, problem := skipValue(data, skipSpace(data, 0), 0)
+	return problem == "" && skipSpace(data, end) == len(data)
+}
+
+// An Encoder writes one JSON object, field by field, for [Event.Marshal]. Its
+// methods return it, so that they chain: e.Key("id").Int(7). It keeps its
+// first error, which Publish and [Marshal] then return; after it nothing more
+// is written. What it writes is compact UTF-8; a call out of order (a value
+// without a key, an array left open) is an error, never bad JSON.
+type Encoder struct {
+	buf     []byte
+	expects expectation
+	depth   int
+	objects [maxDepth/64 + 1]uint64 // bit d is set where the container at depth d is an object
+	isEvent bool
+	err     error
+}
+
+// An expectation is what an Encoder has to write next.
+type expectation uint8
+
+const (
+	expectNothing expectation = iota // the text is complete
+	expectKey                        // in an object: a key, or its end
+	expectValue                      // after a key
+	expectElem                       // in an array: an element, or its end
+)
+
+var encoders = sync.Pool{New: func() any { return new(Encoder) }}
+
+// event appends the payload of ev to e.buf.
+func (e *Encoder) event(ev Event) error {
+	if ev == nil {
+		return &failure{text: "the event is nil"}
+	}
+	name := ev.Type()
+	if problem := typeProblem(name); problem != "" {
+		return &failure{text: "event type " + strconv.Quote(name) + " " + problem}
+	}
+	e.expects, e.depth, e.err, e.isEvent = expectValue, 0, nil, false
+	e.BeginObject().Key("type").String(name)
+	e.isEvent = true
+	ev.Marshal(e)
+	if e.err == nil && e.depth > 1 {
+		e.misuse("an array or object is left open")
+	}
+	e.EndObject()
+	if e.err != nil {
+		return &failure{text: "event " + name, cause: e.err}
+	}
+	return nil
+}
+
+// Key writes a field's name; its value must follow. The name "type" is taken
+// on an event's top level: it carries [Event.Type].
+func (e *Encoder) Key(name string) *Encoder {
+	if e.err != nil {
+		return e
+	}
+	if e.expects != expectKey {
+		return e.misuse("Key(" + strconv.Quote(name) + ") where a value belongs")
+	}
+	if e.isEvent && e.depth == 1 && name == "type" {
+		return e.Fail(errors.New(`field "type" is taken: it carries the event's type`))
+	}
+	if e.buf[len(e.buf)-1] != '{' {
+		e.buf = append(e.buf, ',')
+	}
+	e.buf = append(appendQuoted(e.buf, name), ':')
+	e.expects = expectValue
+	return e
+}
+
+// value makes room for a value, and reports whether one may stand here.
+func (e *Encoder) value() bool {
+	switch {
+	case e.err != nil:
+		return false
+	case e.expects == expectValue:
+		e.expects = expectKey
+	case e.expects == expectElem:
+		if e.buf[len(e.buf)-1] != '[' {
+			e.buf = append(e.buf, ',')
+		}
+	default:
+		e.misuse("a value without a key")
+		return false
+	}
+	return true
+}
+
+func (e *Encoder) misuse(what string) *Encoder {
+	return e.Fail(errors.New("Marshal: " + what))
+}
+
+// Null writes null.
+func (e *Encoder) Null() *Encoder {
+	if e.value() {
+		e.buf = append(e.buf, "null"...)
+	}
+	return e
+}
+
+// Bool writes true or false.
+func (e *Encoder) Bool(v bool) *Encoder {
+	if e.value() {
+		e.buf = strconv.AppendBool(e.buf, v)
+	}
+	return e
+}
+
+// Int writes an integer.
+func (e *Encoder) Int(v int) *Encoder { return e.Int64(int64(v)) }
+
+// Int64 writes an integer. Python reads it exactly at any size.
+func (e *Encoder) Int64(v int64) *Encoder {
+	if e.value() {
+		e.buf = strconv.AppendInt(e.buf, v, 10)
+	}
+	return e
+}
+
+// Uint64 writes an integer.
+func (e *Encoder) Uint64(v uint64) *Encoder {
+	if e.value() {
+		e.buf = strconv.AppendUint(e.buf, v, 10)
+	}
+	return e
+}
+
+// Float64 writes the shortest number that reads back as v, always with a
+// point or an exponent, so that Python keeps it apart from an integer. What
+// RFC 8259 lacks is written as Python does: NaN, Infinity, -Infinity.
+func (e *Encoder) Float64(v float64) *Encoder {
+	if e.value() {
+		e.buf = appendFloat(e.buf, v)
+	}
+	return e
+}
+
+// String writes a string. What isn't valid UTF-8 in it becomes U+FFFD.
+func (e *Encoder) String(v string) *Encoder {
+	if e.value() {
+		e.buf = appendQuoted(e.buf, v)
+	}
+	return e
+}
+
+// Strings writes an array of strings; nil is an empty one.
+func (e *Encoder) Strings(v []string) *Encoder {
+	e.BeginArray()
+	for _, s := range v {
+		e.String(s)
+	}
+	return e.EndArray()
+}
+
+// Bytes writes a string in standard base64 with padding (RFC 4648 section 4),
+// what Python's pydantic.Base64Bytes reads.
+func (e *Encoder) Bytes(v []byte) *Encoder {
+	if e.value() {
+		e.buf = append(e.buf, '"')
+		e.buf = base64.StdEncoding.AppendEncode(e.buf, v)
+		e.buf = append(e.buf, '"')
+	}
+	return e
+}
+
+// Time writes a string in RFC 3339 form, in t's own zone, to the nanosecond.
+// A year outside 0 to 9999, or a zone 24 hours or more from UTC, is an error.
+func (e *Encoder) Time(t time.Time) *Encoder {
+	if e.value() {
+		e.buf = append(e.buf, '"')
+		buf, err := t.AppendText(e.buf)
+		if err != nil {
+			return e.Fail(err)
+		}
+		e.buf = append(buf, '"')
+	}
+	return e
+}
+
+// Duration writes a number of seconds, exact to the nanosecond.
+func (e *Encoder) Duration(v time.Duration) *Encoder {
+	if !e.value() {
+		return e
+	}
+	n := uint64(v)
+	if v < 0 {
+		n = -n
+		e.buf = append(e.buf, '-')
+	}
+	e.buf = strconv.AppendUint(e.buf, n/1e9, 10)
+	if n %= 1e9; n == 0 {
+		e.buf = append(e.buf, ".0"...)
+		return e
+	}
+	// The 1 in front keeps the zeros that follow the point.
+	end := len(e.buf)
+	e.buf = strconv.AppendUint(e.buf, 1e9+n, 10)
+	e.buf[end] = '.'
+	for e.buf[len(e.buf)-1] == '0' {
+		e.buf = e.buf[:len(e.buf)-1]
+	}
+	return e
+}
+
+// Any writes nil, a bool, any Go integer or float, a string, a []any or a
+// map[string]any of such values (its keys sorted), or a [Marshaler] as an
+// object. Another type is an error.
+func (e *Encoder) Any(v any) *Encoder {
+	switch v := v.(type) {
+	case nil:
+		return e.Null()
+	case bool:
+		return e.Bool(v)
+	case int:
+		return e.Int64(int64(v))
+	case int8:
+		return e.Int64(int64(v))
+	case int16:
+		return e.Int64(int64(v))
+	case int32:
+		return e.Int64(int64(v))
+	case int64:
+		return e.Int64(v)
+	case uint:
+		return e.Uint64(uint64(v))
+	case uint8:
+		return e.Uint64(uint64(v))
+	case uint16:
+		return e.Uint64(uint64(v))
+	case uint32:
+		return e.Uint64(uint64(v))
+	case uint64:
+		return e.Uint64(v)
+	case float32:
+		return e.Float64(float64(v))
+	case float64:
+		return e.Float64(v)
+	case string:
+		return e.String(v)
+	case []any:
+		e.BeginArray()
+		for _, elem := range v {
+			if e.Any(elem); e.err != nil {
+				return e // stops a slice that holds itself at the depth limit
+			}
+		}
+		return e.EndArray()
+	case map[string]any:
+		keys := make([]string, 0, len(v))
+		for key := range v {
+			keys = append(keys, key)
+		}
+		slices.Sort(keys)
+		e.BeginObject()
+		for _, key := range keys {
+			if e.Key(key).Any(v[key]); e.err != nil {
+				return e
+			}
+		}
+		return e.EndObject()
+	case Marshaler:
+		return e.Object(v)
+	}
+	return e.misuse("Any takes nil, bool, numbers, string, []any, map[string]any and Marshaler, and was given another type")
+}
+
+// Raw writes a value that is JSON text already, as it stands but for white
+// space around it. Text that isn't [Valid] is an error.
+func (e *Encoder) Raw(json []byte) *Encoder {
+	if !e.value() {
+		return e
+	}
+	start := skipSpace(json, 0)
+	end, problem := skipValue(json, start, e.depth)
+	if problem == "" && skipSpace(json, end) != len(json) {
+		end, problem = skipSpace(json, end), "something follows the JSON text"
+	}
+	if problem != "" {
+		return e.misuse("Raw, at byte " + strconv.Itoa(end) + ": " + problem)
+	}
+	e.buf = append(e.buf, json[start:end]...)
+	return e
+}
+
+// Object writes an object whose fields v writes; nil is null.
+func (e *Encoder) Object(v Marshaler) *Encoder {
+	if v == nil {
+		return e.Null()
+	}
+	e.BeginObject()
+	depth := e.depth
+	if e.err == nil {
+		v.Marshal(e)
+	}
+	if e.err == nil && e.depth != depth {
+		e.misuse("an array or object is left open, or closed once too often")
+	}
+	return e.EndObject()
+}
+
+// BeginArray starts an array: values follow, then EndArray.
+func (e *Encoder) BeginArray() *Encoder { return e.begin('[', expectElem) }
+
+// EndArray ends the array.
+func (e *Encoder) EndArray() *Encoder { return e.end(']', expectElem) }
+
+// BeginObject starts an object: keys and values follow, then EndObject.
+func (e *Encoder) BeginObject() *Encoder { return e.begin('{', expectKey) }
+
+// EndObject ends the object.
+func (e *Encoder) EndObject() *Encoder { return e.end('}', expectKey) }
+
+func (e *Encoder) begin(bracket byte, expects expectation) *Encoder {
+	if !e.value() {
+		return e
+	}
+	if e.depth == maxDepth {
+		return e.misuse("nested over 1000 deep")
+	}
+	e.depth++
+	if expects == expectKey {
+		e.objects[e.depth/64] |= 1 << (e.depth % 64)
+	} else {
+		e.objects[e.depth/64] &^= 1 << (e.depth % 64)
+	}
+	e.buf = append(e.buf, bracket)
+	e.expects = expects
+	return e
+}
+
+func (e *Encoder) end(bracket byte, expects expectation) *Encoder {
+	if e.err != nil {
+		return e
+	}
+	if e.expects != expects {
+		return e.misuse("'" + string(rune(bracket)) + "' where it ends nothing, or a key lacks its value")
+	}
+	e.buf = append(e.buf, bracket)
+	e.depth--
+	switch {
+	case e.depth == 0:
+		e.expects = expectNothing
+	case e.objects[e.depth/64]>>(e.depth%64)&1 == 1:
+		e.expects = expectKey
+	default:
+		e.expects = expectElem
+	}
+	return e
+}
+
+// Fail refuses the event: Publish returns err. The first error is kept.
+func (e *Encoder) Fail(err error) *Encoder {
+	if e.err == nil {
+		e.err = err
+	}
+	return e
+}
+
+// A Kind is what a JSON value is.
+type Kind uint8
+
+// The kinds. A number with a point or an exponent, NaN and the infinities are
+// floats; any other number is an integer.
+const (
+	KindInvalid Kind = iota // no value here, or an error before it
+	KindNull
+	KindBool
+	KindInt
+	KindFloat
+	KindString
+	KindArray
+	KindObject
+)
+
+// String returns the kind with its article, as errors have it: "a string".
+func (k Kind) String() string {
+	return [...]string{"nothing", "null", "a bool", "an integer", "a float", "a string", "an array", "an object"}[k]
+}
+
+// A Decoder reads one JSON value for [Unmarshaler]. Each value is read once,
+// by the method for its kind; a value that is not read is skipped, and
+// validated all the same. The Decoder keeps its first error: from then on
+// every method returns the zero value and the loops end, so that a single
+// look at Err at the end is enough.
+type Decoder struct {
+	text    string
+	at      int    // the offset of what comes next
+	ready   bool   // an unread value stands there
+	path    []step // where we are: one step for each Fields or Elems under way
+	isEvent bool   // take "type" on the top level as the event's type
+	typ     string // the last such type
+	typed   bool   // there was one
+	scratch []byte // for strings with escapes
+	err     error
+}
+
+// A step is a field's name, or an index where the name is not in use.
+type step struct {
+	field string
+	index int // -1 for a field
+}
+
+var decoders = sync.Pool{New: func() any { return new(Decoder) }}
+
+// free gives d back to the pool, without the memory it points to.
+func (d *Decoder) free() {
+	path, scratch := d.path, d.scratch
+	if cap(path) > 64 || cap(scratch) > keepBuffer {
+		path, scratch = nil, nil
+	}
+	clear(path[:cap(path)])
+	*d = Decoder{path: path[:0], scratch: scratch[:0]}
+	decoders.Put(d)
+}
+
+// decode reads text into v.
+func (d *Decoder) decode(text string, v Unmarshaler, isEvent bool) error {
+	d.text, d.isEvent = text, isEvent
+	if d.at = skipSpace(text, 0); d.at == len(text) {
+		d.fail(d.at, "there is no JSON value")
+		return d.err
+	}
+	d.ready = true
+	d.Object(v)
+	if d.err == nil {
+		if d.at = skipSpace(text, d.at); d.at < len(text) {
+			d.fail(d.at, "something follows the JSON value")
+		}
+	}
+	return d.err
+}
+
+// payloadType validates a payload and returns what its "type" says, "" where
+// there is none or it isn't a string.
+func payloadType(text string) (string, error) {
+	d := decoders.Get().(*Decoder)
+	defer d.free()
+	err := d.decode(text, skipFields{}, true)
+	return d.typ, err
+}
+
+type skipFields struct{}
+
+func (skipFields) Unmarshal(d *Decoder) error {
+	for range d.Fields() {
+	}
+	return d.Err()
+}
+
+// Err returns the first error, or nil.
+func (d *Decoder) Err() error { return d.err }
+
+// Fail refuses the value: err comes out of Err, with the path and the offset.
+// The first error is kept.
+func (d *Decoder) Fail(err error) {
+	if err != nil && d.err == nil {
+		d.setError(&decodeError{offset: d.at, cause: err})
+	}
+}
+
+func (d *Decoder) fail(offset int, problem string) {
+	if d.err == nil {
+		d.setError(&decodeError{offset: offset, problem: problem})
+	}
+}
+
+func (d *Decoder) setError(err *decodeError) {
+	var path []byte
+	for i, step := range d.path {
+		switch {
+		case step.index >= 0:
+			path = append(strconv.AppendInt(append(path, '['), int64(step.index), 10), ']')
+		case i > 0:
+			path = append(append(path, '.'), clip(step.field)...)
+		default:
+			path = append(path, clip(step.field)...)
+		}
+		if len(path) > maxPath {
+			path = append(path, "…"...)
+			break
+		}
+	}
+	err.path = string(path)
+	d.err = err
+	d.ready = false
+}
+
+// maxPath bounds the bytes of a field path in an error, and of one name in it.
+const maxPath = 100
+
+func clip(name string) string {
+	if len(name) > maxPath {
+		return strings.ToValidUTF8(name[:maxPath], "") + "…"
+	}
+	return name
+}
+
+// A decodeError says what is wrong with a JSON text, and where.
+type decodeError struct {
+	path    string // names from the text: not for the log
+	offset  int
+	problem string
+	cause   error // in place of problem, where the program itself refused
+}
+
+func (e *decodeError) Error() string {
+	where := "at byte " + strconv.Itoa(e.offset)
+	if e.path != "" {
+		where = "field " + strconv.Quote(e.path) + " " + where
+	}
+	if e.cause != nil {
+		return "autobus: " + where + ": " + e.cause.Error()
+	}
+	return "autobus: " + where + ": " + e.problem
+}
+
+func (e *decodeError) Unwrap() error { return e.cause }
+
+// Kind tells what the next value is, without reading it.
+func (d *Decoder) Kind() Kind {
+	if !d.ready {
+		return KindInvalid
+	}
+	switch d.text[d.at] {
+	case 'n':
+		return KindNull
+	case 't', 'f':
+		return KindBool
+	case '"':
+		return KindString
+	case '[':
+		return KindArray
+	case '{':
+		return KindObject
+	case '-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'N', 'I':
+		if _, isFloat, problem := scanNumber(d.text, d.at); problem != "" {
+			return KindInvalid
+		} else if isFloat {
+			return KindFloat
+		}
+		return KindInt
+	}
+	return KindInvalid
+}
+
+// take begins the reading of a value and returns its first byte, or 0 if there
+// is nothing to read.
+func (d *Decoder) take() byte {
+	if !d.ready {
+		d.fail(d.at, "Unmarshal reads a value where there is none, or reads it twice")
+		return 0
+	}
+	d.ready = false
+	return d.text[d.at]
+}
+
+// mismatch fails with what was wanted and what stands there.
+func (d *Decoder) mismatch(want string) {
+	if d.err != nil {
+		return
+	}
+	d.ready = true
+	have := d.Kind()
+	d.ready = false
+	if have == KindInvalid {
+		if end, problem := skipValue(d.text, d.at, len(d.path)); problem != "" {
+			d.fail(end, problem)
+			return
+		}
+	}
+	d.fail(d.at, "want "+want+", have "+have.String())
+}
+
+// end finishes the reading of a value that ends at end.
+func (d *Decoder) end(end int, problem string) bool {
+	if problem != "" {
+		d.fail(end, problem)
+		return false
+	}
+	d.at = end
+	return true
+}
+
+// Null reads a null and reports true; any other value is left to be read.
+func (d *Decoder) Null() bool {
+	if !d.ready || d.text[d.at] != 'n' {
+		return false
+	}
+	d.take()
+	return d.end(scanLiteral(d.text, d.at, "null"))
+}
+
+// Bool reads true or false.
+func (d *Decoder) Bool() bool {
+	switch d.take() {
+	case 't':
+		return d.end(scanLiteral(d.text, d.at, "true"))
+	case 'f':
+		d.end(scanLiteral(d.text, d.at, "false"))
+	default:
+		d.mismatch("a bool")
+	}
+	return false
+}
+
+// Int reads a number that is an integer in an int's range; 1.0 and 1e3 are.
+func (d *Decoder) Int() int { return int(d.signed(strconv.IntSize)) }
+
+// Int64 reads a number that is an integer in an int64's range; 1.0 and 1e3 are.
+func (d *Decoder) Int64() int64 { return d.signed(64) }
+
+// Uint64 reads a number that is an integer in a uint64's range; 1.0 and 1e3 are.
+func (d *Decoder) Uint64() uint64 {
+	start := d.at
+	magnitude, negative := d.integer()
+	if negative && magnitude != 0 {
+		d.fail(start, "a negative number doesn't fit in 64 unsigned bits")
+		return 0
+	}
+	return magnitude
+}
+
+func (d *Decoder) signed(size int) int64 {
+	start := d.at
+	magnitude, negative := d.integer()
+	limit := uint64(1)<<(size-1) - 1
+	if negative {
+		limit++
+	}
+	if magnitude > limit {
+		d.fail(start, "the integer doesn't fit in "+strconv.Itoa(size)+" bits")
+		return 0
+	}
+	if negative {
+		return -int64(magnitude)
+	}
+	return int64(magnitude)
+}
+
+// integer reads a number with an integer value.
+func (d *Decoder) integer() (magnitude uint64, negative bool) {
+	c := d.take()
+	s, i := d.text, d.at
+	if c == '-' {
+		negative = true
+		i++
+	}
+	digits := i
+	for ; i < len(s) && s[i]-'0' <= 9; i++ {
+		magnitude = magnitude*10 + uint64(s[i]-'0')
+	}
+	// Up to 19 digits can't have overflowed.
+	if n := i - digits; n > 0 && n <= 19 && (n == 1 || s[digits] != '0') && (i == len(s) || s[i] != '.' && s[i]|0x20 != 'e') {
+		d.at = i
+		return magnitude, negative
+	}
+	return d.oddInteger(c)
+}
+
+// oddInteger is integer for what is not plain digits: a float with an integer
+// value, an integer of 20 digits and more, or a mistake.
+func (d *Decoder) oddInteger(c byte) (magnitude uint64, negative bool) {
+	start := d.at
+	text, isFloat, ok := d.number(c)
+	if !ok {
+		return 0, false
+	}
+	if negative = text[0] == '-'; negative {
+		text = text[1:]
+	}
+	if !isFloat {
+		magnitude, err := strconv.ParseUint(text, 10, 64)
+		if err != nil {
+			d.fail(start, "the integer doesn't fit in 64 bits")
+			return 0, false
+		}
+		return magnitude, negative
+	}
+	f, _ := strconv.ParseFloat(text, 64)
+	switch {
+	case f != math.Trunc(f) || math.IsInf(f, 0):
+		d.fail(start, "want an integer, have a float with a fraction or no finite value")
+	case f >= 1<<64:
+		d.fail(start, "the integer doesn't fit in 64 bits")
+	default:
+		return uint64(f), negative
+	}
+	return 0, false
+}
+
+// number reads the text of a number that starts with c.
+func (d *Decoder) number(c byte) (text string, isFloat, ok bool) {
+	if c != '-' && c-'0' > 9 && c != 'N' && c != 'I' {
+		d.mismatch("a number")
+		return "", false, false
+	}
+	start := d.at
+	end, isFloat, problem := scanNumber(d.text, start)
+	if !d.end(end, problem) {
+		return "", false, false
+	}
+	return d.text[start:end], isFloat, true
+}
+
+// Float64 reads any number, rounded to the nearest float64; NaN, Infinity and
+// -Infinity are numbers. As in Python, 1e400 is +Inf and 1e-400 is 0.
+func (d *Decoder) Float64() float64 {
+	text, _, ok := d.number(d.take())
+	if !ok {
+		return 0
+	}
+	f, _ := strconv.ParseFloat(text, 64) // out of range gives the infinity we want
+	return f
+}
+
+// String reads a string. A lone surrogate escape in it becomes U+FFFD.
+func (d *Decoder) String() string {
+	if d.take() != '"' {
+		d.mismatch("a string")
+		return ""
+	}
+	start := d.at
+	end, escaped, problem := scanString(d.text, start)
+	if !d.end(end, problem) {
+		return ""
+	}
+	return d.unquoted(d.text[start+1:end-1], escaped)
+}
+
+func (d *Decoder) unquoted(s string, escaped bool) string {
+	if !escaped {
+		return s
+	}
+	d.scratch = appendUnquoted(d.scratch[:0], s)
+	return string(d.scratch)
+}
+
+// Strings reads an array of strings; an empty one is not nil.
+func (d *Decoder) Strings() []string {
+	list := []string{}
+	for i := range d.Elems() {
+		if i == 0 {
+			list = make([]string, 0, 4)
+		}
+		list = append(list, d.String())
+	}
+	if d.err != nil {
+		return nil
+	}
+	return list
+}
+
+// Bytes reads a string in standard base64 with padding (RFC 4648 section 4).
+func (d *Decoder) Bytes() []byte {
+	start := d.at
+	text := d.String()
+	if d.err != nil {
+		return nil
+	}
+	b, err := base64.StdEncoding.DecodeString(text)
+	if err != nil {
+		d.fail(start, "the string isn't standard base64 with padding")
+		return nil
+	}
+	return b
+}
+
+// Time reads a string in RFC 3339 form, as 2006-01-02T15:04:05.999999999Z or
+// with an offset.
+func (d *Decoder) Time() time.Time {
+	start := d.at
+	text := d.String()
+	var t time.Time
+	if d.err == nil && t.UnmarshalText([]byte(text)) != nil {
+		d.fail(start, "the string isn't a time in RFC 3339 form")
+		return time.Time{}
+	}
+	return t
+}
+
+// Duration reads a number of seconds, exact to the nanosecond where it is
+// written without an exponent. Over about 292 years is an error.
+func (d *Decoder) Duration() time.Duration {
+	start := d.at
+	text, _, ok := d.number(d.take())
+	if !ok {
+		return 0
+	}
+	v, ok := parseSeconds(text)
+	if !ok {
+		d.fail(start, "the seconds don't fit in a duration")
+	}
+	return v
+}
+
+// parseSeconds converts a JSON number of seconds, rounding half away from zero.
+func parseSeconds(text string) (time.Duration, bool) {
+	digits, negative := strings.CutPrefix(text, "-")
+	whole, fraction, _ := strings.Cut(digits, ".")
+	seconds, err := strconv.ParseUint(whole, 10, 64)
+	if err != nil || strings.ContainsAny(fraction, "eE") {
+		f, _ := strconv.ParseFloat(text, 64)
+		f = math.Round(f * 1e9)
+		return time.Duration(f), f >= -1<<63 && f < 1<<63
+	}
+	var nanos, unit uint64 = 0, 1e9
+	for i := 0; i < len(fraction) && unit > 1; i++ {
+		unit /= 10
+		nanos += uint64(fraction[i]-'0') * unit
+	}
+	if len(fraction) > 9 && fraction[9] >= '5' {
+		nanos++
+	}
+	limit := uint64(math.MaxInt64)
+	if negative {
+		limit++
+	}
+	if seconds > limit/1e9 || seconds*1e9+nanos > limit {
+		return 0, false
+	}
+	if negative {
+		return -time.Duration(seconds*1e9 + nanos), true
+	}
+	return time.Duration(seconds*1e9 + nanos), true
+}
+
+// Any reads any value: nil, bool, int64, uint64 (integers over int64), float64
+// (floats, and integers over uint64), string, []any or map[string]any.
+func (d *Decoder) Any() any {
+	switch d.Kind() {
+	case KindNull:
+		d.Null()
+		return nil
+	case KindBool:
+		return d.Bool()
+	case KindString:
+		return d.String()
+	case KindFloat:
+		return d.Float64()
+	case KindInt:
+		text, _, _ := d.number(d.take())
+		if v, err := strconv.ParseInt(text, 10, 64); err == nil {
+			return v
+		}
+		if v, err := strconv.ParseUint(text, 10, 64); err == nil {
+			return v
+		}
+		f, _ := strconv.ParseFloat(text, 64)
+		return f
+	case KindArray:
+		list := []any{}
+		for range d.Elems() {
+			list = append(list, d.Any())
+		}
+		if d.err == nil {
+			return list
+		}
+		return nil
+	case KindObject:
+		object := map[string]any{}
+		for key := range d.Fields() {
+			object[key] = d.Any()
+		}
+		if d.err == nil {
+			return object
+		}
+		return nil
+	}
+	d.take()
+	d.mismatch("a value")
+	return nil
+}
+
+// Raw reads any value and returns a copy of its text.
+func (d *Decoder) Raw() []byte {
+	start := d.at
+	d.Skip()
+	if d.err != nil {
+		return nil
+	}
+	return []byte(d.text[start:d.at])
+}
+
+// Skip reads any value and validates it.
+func (d *Decoder) Skip() {
+	if d.take() != 0 {
+		d.end(skipValue(d.text, d.at, len(d.path)))
+	}
+}
+
+// Object reads a value with v.
+func (d *Decoder) Object(v Unmarshaler) {
+	if !d.ready {
+		d.take()
+		return
+	}
+	d.Fail(v.Unmarshal(d))
+	if d.ready {
+		d.Skip()
+	}
+}
+
+// Fields reads an object and yields its field names in turn, each before its
+// value is read. A name may come twice, and the last value counts.
+func (d *Decoder) Fields() iter.Seq[string] { return d.fields }
+
+func (d *Decoder) fields(yield func(string) bool) {
+	if !d.open('{', "an object") {
+		return
+	}
+	top := len(d.path)
+	own := d.isEvent && top == 0
+	d.path = append(d.path, step{index: -1})
+	for n, wanted := 0, true; d.more('}', n > 0); n++ {
+		start := d.at
+		if start == len(d.text) || d.text[start] != '"' {
+			d.fail(start, wantName)
+			return
+		}
+		end, escaped, problem := scanString(d.text, start)
+		if !d.end(end, problem) || !d.end(scanColon(d.text, end)) {
+			return
+		}
+		name := d.unquoted(d.text[start+1:end-1], escaped)
+		d.ready = true
+		d.path[top].field = name
+		switch {
+		case own && name == "type":
+			d.typed, d.typ = true, ""
+			if d.text[d.at] == '"' {
+				d.typ = d.String()
+			}
+		case wanted:
+			wanted = yield(name)
+		}
+		if d.ready {
+			d.Skip()
+		}
+	}
+	d.path = d.path[:top]
+}
+
+// Elems reads an array and yields the index of each element before it is read.
+func (d *Decoder) Elems() iter.Seq[int] { return d.elems }
+
+func (d *Decoder) elems(yield func(int) bool) {
+	if !d.open('[', "an array") {
+		return
+	}
+	top := len(d.path)
+	d.path = append(d.path, step{})
+	for i, wanted := 0, true; d.more(']', i > 0); i++ {
+		if d.at == len(d.text) {
+			d.fail(d.at, endless)
+			return
+		}
+		d.ready = true
+		d.path[top].index = i
+		if wanted {
+			wanted = yield(i)
+		}
+		if d.ready {
+			d.Skip()
+		}
+	}
+	d.path = d.path[:top]
+}
+
+// open begins an array or object.
+func (d *Decoder) open(bracket byte, want string) bool {
+	if c := d.take(); c != bracket {
+		d.mismatch(want)
+		return false
+	}
+	if len(d.path) == maxDepth {
+		d.fail(d.at, tooDeep)
+		return false
+	}
+	d.at++
+	return true
+}
+
+// more moves to the next field or element, over a comma where one is due, or
+// past the bracket that ends them.
+func (d *Decoder) more(bracket byte, comma bool) bool {
+	if d.err != nil {
+		return false
+	}
+	if d.at = skipSpace(d.text, d.at); d.at == len(d.text) {
+		d.fail(d.at, endless)
+		return false
+	}
+	c := d.text[d.at]
+	if c == bracket {
+		d.at++
+		return false
+	}
+	if comma {
+		if c != ',' {
+			d.fail(d.at, "want ',' or '"+string(rune(bracket))+"'")
+			return false
+		}
+		d.at = skipSpace(d.text, d.at+1)
+	}
+	return true
+}
+
+// What follows reads and writes JSON text, in a string or in bytes. A scan
+// function starts at the first byte of what it scans and returns where that
+// ends, or where the problem is and what.
+
+type text interface{ ~string | ~[]byte }
+
+const (
+	endless  = "the JSON text ends too early"
+	tooDeep  = "nested over 1000 deep"
+	wantName = "want a field name in quotes"
+)
+
+// lowBits and highBits have the lowest and the highest bit of each byte set.
+const (
+	lowBits  = 0x0101010101010101
+	highBits = 0x8080808080808080
+)
+
+// load returns the eight bytes of s from i on, the first in the lowest bits.
+// The compiler makes one load of it.
+func load[S text](s S, i int) uint64 {
+	_ = s[i+7]
+	return uint64(s[i]) | uint64(s[i+1])<<8 | uint64(s[i+2])<<16 | uint64(s[i+3])<<24 |
+		uint64(s[i+4])<<32 | uint64(s[i+5])<<40 | uint64(s[i+6])<<48 | uint64(s[i+7])<<56
+}
+
+// special sets the highest bit of the first byte in w that can't stand for
+// itself in a JSON string (a quote, a backslash, a control character), and
+// maybe of bytes behind it. See "Determine if a word has a byte less than n"
+// in Anderson's Bit Twiddling Hacks.
+func special(w uint64) uint64 {
+	quote := w ^ '"'*lowBits
+	slash := w ^ '\\'*lowBits
+	return ((w-' '*lowBits)&^w | (quote-lowBits)&^quote | (slash-lowBits)&^slash) & highBits
+}
+
+// plainRun returns where the first special byte of s from i on is, or len(s),
+// and adds the bytes before it to seen, to tell ASCII by.
+func plainRun[S text](s S, i int, seen *uint64) int {
+	high := *seen
+	for ; i+8 <= len(s); i += 8 {
+		w := load(s, i)
+		if m := special(w); m != 0 {
+			n := bits.TrailingZeros64(m) &^ 7
+			*seen = high | w&(1<<n-1)
+			return i + n/8
+		}
+		high |= w
+	}
+	for ; i < len(s); i++ {
+		if c := s[i]; c < ' ' || c == '"' || c == '\\' {
+			break
+		} else {
+			high |= uint64(c)
+		}
+	}
+	*seen = high
+	return i
+}
+
+// scanString scans a string from its opening quote to past its closing one.
+func scanString[S text](s S, i int) (end int, escaped bool, problem string) {
+	start := i + 1
+	var seen uint64
+	for i = start; ; {
+		i = plainRun(s, i, &seen)
+		if i == len(s) {
+			return i, escaped, endless
+		}
+		switch s[i] {
+		case '"':
+			if seen&highBits != 0 && !utf8.Valid([]byte(s[start:i])) {
+				return start, escaped, "the string isn't valid UTF-8"
+			}
+			return i + 1, escaped, ""
+		case '\\':
+			escaped = true
+			n := escapeLen(s, i)
+			if n == 0 {
+				return i, escaped, `a bad escape: want one of \" \\ \/ \b \f \n \r \t \u			d.fail(start, wantName)
+			return
+		}
+		end, escaped, problem := scanString(d.text, start)
+		if !d.end(end, problem) || !d.end(scanColon(d.text, end)) {
+			return
+		}
+		name := d.unquoted(d.text[start+1:end-1], escaped)
+			d.fail(start, wantName)
+			return
+		}
+		end, escaped, problem := scanString(d.text, start)
+		if !d.end(end, problem) || !d.end(scanColon(d.text, end)) {
+			return
+		}
+		name := d.unquoted(d.text[start+1:end-1], escaped)
+`
+			}
+			i += n
+		default:
+			return i, escaped, "a raw control character in a string"
+		}
+	}
+}
+
+// escapeLen returns the length of the escape at i, 0 if it is none.
+func escapeLen[S text](s S, i int) int {
+	if i+1 < len(s) {
+		switch s[i+1] {
+		case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
+			return 2
+		case 'u':
+			if _, ok := hex4(s, i+2); ok {
+				return 6
+			}
+		}
+	}
+	return 0
+}
+
+// hex4 returns the number that the four hexadecimal digits at i make.
+func hex4[S text](s S, i int) (r rune, ok bool) {
+	if i+4 > len(s) {
+		return 0, false
+	}
+	a, b, c, d := hexDigit[s[i]], hexDigit[s[i+1]], hexDigit[s[i+2]], hexDigit[s[i+3]]
+	return rune(a&15)<<12 | rune(b&15)<<8 | rune(c&15)<<4 | rune(d&15), (a|b|c|d)&noDigit == 0
+}
+
+const noDigit = 0x80
+
+// hexDigit has each hexadecimal digit's value, and noDigit elsewhere.
+var hexDigit = func() (t [256]byte) {
+	for c := range t {
+		t[c] = noDigit
+	}
+	for i, c := range "0123456789abcdef" {
+		t[c] = byte(i)
+	}
+	for i, c := range "ABCDEF" {
+		t[c] = byte(10 + i)
+	}
+	return t
+}()
+
+// appendUnquoted appends what the inside of a string, scanned before, stands for.
+func appendUnquoted[S text](dst []byte, s S) []byte {
+	for i := 0; ; {
+		start := i
+		for i < len(s) && s[i] != '\\' {
+			i++
+		}
+		dst = append(dst, s[start:i]...)
+		for i < len(s) && s[i] == '\\' {
+			if s[i+1] != 'u' {
+				dst = append(dst, unescaped[s[i+1]])
+				i += 2
+				continue
+			}
+			r, _ := hex4(s, i+2)
+			i += 6
+			if r >= 0xD800 && r < 0xE000 {
+				r, i = surrogate(s, r, i)
+			}
+			dst = utf8.AppendRune(dst, r)
+		}
+		if i == len(s) {
+			return dst
+		}
+	}
+}
+
+// surrogate joins the surrogate first, whose escape ends at i, with the one
+// that follows if they make a pair; a lone one becomes U+FFFD.
+func surrogate[S text](s S, first rune, i int) (r rune, end int) {
+	if first < 0xDC00 && i+6 <= len(s) && s[i] == '\\' && s[i+1] == 'u' {
+		if second, _ := hex4(s, i+2); second >= 0xDC00 && second < 0xE000 {
+			return (first-0xD800)<<10 + (second - 0xDC00) + 0x10000, i + 6
+		}
+	}
+	return utf8.RuneError, i
+}
+
+// unescaped has what stands for the letter of a two-byte escape.
+var unescaped = [256]byte{'"': '"', '\\': '\\', '/': '/', 'b': '\b', 'f': '\f', 'n': '\n', 'r': '\r', 't': '\t'}
+
+// appendQuoted appends s as a JSON string. What isn't valid UTF-8 in it
+// becomes U+FFFD, one for each byte.
+func appendQuoted[S text](dst []byte, s S) []byte {
+	start := len(dst)
+	var seen uint64
+	dst = append(dst, '"')
+	for i := 0; ; i++ {
+		run := i
+		i = plainRun(s, i, &seen)
+		dst = append(dst, s[run:i]...)
+		if i == len(s) {
+			break
+		}
+		dst = appendEscape(dst, s[i])
+	}
+	if seen&highBits != 0 && !utf8.Valid([]byte(s)) {
+		dst = append(dst[:start], '"')
+		for _, r := range string(s) {
+			if r < ' ' || r == '"' || r == '\\' {
+				dst = appendEscape(dst, byte(r))
+			} else {
+				dst = utf8.AppendRune(dst, r)
+			}
+		}
+	}
+	return append(dst, '"')
+}
+
+// appendEscape appends the escape for a special byte.
+func appendEscape(dst []byte, c byte) []byte {
+	switch c {
+	case '"', '\\':
+		return append(dst, '\\', c)
+	case '\b':
+		return append(dst, '\\', 'b')
+	case '\f':
+		return append(dst, '\\', 'f')
+	case '\n':
+		return append(dst, '\\', 'n')
+	case '\r':
+		return append(dst, '\\', 'r')
+	case '\t':
+		return append(dst, '\\', 't')
+	}
+	const digits = "0123456789abcdef"
+	return append(dst, '\\', 'u', '0', '0', digits[c>>4], digits[c&15])
+}
+
+// quotedLen returns how many bytes appendQuoted would append.
+func quotedLen[S text](s S) int {
+	n := len(s) + 2
+	var seen uint64
+	for i := 0; ; i++ {
+		if i = plainRun(s, i, &seen); i == len(s) {
+			break
+		}
+		switch s[i] {
+		case '"', '\\', '\b', '\f', '\n', '\r', '\t':
+			n++
+		default:
+			n += 5
+		}
+	}
+	if seen&highBits != 0 && !utf8.Valid([]byte(s)) {
+		for i, rest := 0, string(s); i < len(rest); {
+			r, size := utf8.DecodeRuneInString(rest[i:])
+			if r == utf8.RuneError && size == 1 {
+				n += 2 // U+FFFD takes three bytes
+			}
+			i += size
+		}
+	}
+	return n
+}
+
+// appendFloat appends a float as [Encoder.Float64] describes.
+func appendFloat(dst []byte, v float64) []byte {
+	switch {
+	case v != v:
+		return append(dst, "NaN"...)
+	case v > math.MaxFloat64:
+		return append(dst, "Infinity"...)
+	case v < -math.MaxFloat64:
+		return append(dst, "-Infinity"...)
+	}
+	if abs := math.Abs(v); abs != 0 && (abs < 1e-6 || abs >= 1e21) {
+		return strconv.AppendFloat(dst, v, 'e', -1, 64)
+	}
+	start := len(dst)
+	dst = strconv.AppendFloat(dst, v, 'f', -1, 64)
+	for _, c := range dst[start:] {
+		if c == '.' {
+			return dst
+		}
+	}
+	return append(dst, '.', '0')
+}
+
+// skipSpace returns the offset of the first byte from i on that is not JSON
+// white space (RFC 8259 section 2).
+func skipSpace[S text](s S, i int) int {
+	for i < len(s) && (s[i] == ' ' || s[i] == '\n' || s[i] == '\t' || s[i] == '\r') {
+		i++
+	}
+	return i
+}
+
+// skipValue scans any value, inside depth containers. It doesn't recurse.
+func skipValue[S text](s S, i, depth int) (end int, problem string) {
+	if i < len(s) && s[i] != '{' && s[i] != '[' {
+		return scanScalar(s, i)
+	}
+	outside := depth
+	var objects [maxDepth/64 + 1]uint64 // as in Encoder
+	for {
+		// Here a value belongs at i.
+		if i == len(s) {
+			return i, endless
+		}
+		if c := s[i]; c == '{' || c == '[' {
+			if depth == maxDepth {
+				return i, tooDeep
+			}
+			depth++
+			object := c == '{'
+			bit := uint64(1) << (depth % 64)
+			if object {
+				objects[depth/64] |= bit
+			} else {
+				objects[depth/64] &^= bit
+			}
+			i = skipSpace(s, i+1)
+			if i == len(s) || s[i] != c+2 { // ']' is '[' + 2, '}' is '{' + 2
+				if object {
+					if i, problem = scanName(s, i); problem != "" {
+						return i, problem
+					}
+				}
+				continue
+			}
+			i++
+			depth--
+		} else if i, problem = scanScalar(s, i); problem != "" {
+			return i, problem
+		}
+		// Here a value has ended: close what ends with it.
+		for {
+			if depth == outside {
+				return i, ""
+			}
+			if i = skipSpace(s, i); i == len(s) {
+				return i, endless
+			}
+			object := objects[depth/64]>>(depth%64)&1 == 1
+			if c := s[i]; c == ',' {
+				if i = skipSpace(s, i+1); object {
+					if i, problem = scanName(s, i); problem != "" {
+						return i, problem
+					}
+				}
+				break
+			} else if object && c == '}' || !object && c == ']' {
+				i++
+				depth--
+			} else if object {
+				return i, "want ',' or '}'"
+			} else {
+				return i, "want ',' or ']'"
+			}
+		}
+	}
+}
+
+// scanName scans a field's name, the colon, and the space up to its value.
+func scanName[S text](s S, i int) (end int, problem string) {
+	if i == len(s) {
+		return i, endless
+	}
+	if s[i] != '"' {
+		return i, wantName
+	}
+	if i, _, problem = scanString(s, i); problem != "" {
+		return i, problem
+	}
+	return scanColon(s, i)
+}
+
+// scanColon scans from the end of a field's name to the start of its value.
+func scanColon[S text](s S, i int) (end int, problem string) {
+	if i = skipSpace(s, i); i == len(s) {
+		return i, endless
+	}
+	if s[i] != ':' {
+		return i, "want ':' after a field name"
+	}
+	if i = skipSpace(s, i+1); i == len(s) {
+		return i, endless
+	}
+	return i, ""
+}
+
+// scanScalar scans any value but an array or object.
+func scanScalar[S text](s S, i int) (end int, problem string) {
+	switch c := s[i]; {
+	case c == '"':
+		end, _, problem = scanString(s, i)
+		return end, problem
+	case c == 't':
+		return scanLiteral(s, i, "true")
+	case c == 'f':
+		return scanLiteral(s, i, "false")
+	case c == 'n':
+		return scanLiteral(s, i, "null")
+	case c == '-' || c-'0' <= 9 || c == 'N' || c == 'I':
+		end, _, problem = scanNumber(s, i)
+		return end, problem
+	}
+	return i, "want a JSON value"
+}
+
+func scanLiteral[S text](s S, i int, literal string) (end int, problem string) {
+	if len(s)-i < len(literal) || string(s[i:i+len(literal)]) != literal {
+		return i, "want " + literal
+	}
+	return i + len(literal), ""
+}
+
+// scanNumber scans a number (RFC 8259 section 6), or what Python adds: NaN,
+// Infinity and -Infinity. It is a float if it has a point or an exponent, or
+// is one of these.
+func scanNumber[S text](s S, i int) (end int, isFloat bool, problem string) {
+	start := i
+	if s[i] == '-' {
+		i++
+	}
+	if i < len(s) && s[i] == 'I' {
+		end, problem = scanLiteral(s, i, "Infinity")
+		return end, true, problem
+	}
+	if s[start] == 'N' {
+		end, problem = scanLiteral(s, i, "NaN")
+		return end, true, problem
+	}
+	whole := i
+	if i = skipDigits(s, i); i == whole {
+		return i, false, "want a digit"
+	}
+	if s[whole] == '0' && i > whole+1 {
+		return whole, false, "a number with a leading zero"
+	}
+	if i < len(s) && s[i] == '.' {
+		fraction := i + 1
+		if i = skipDigits(s, fraction); i == fraction {
+			return i, true, "want a digit after the point"
+		}
+		isFloat = true
+	}
+	if i < len(s) && s[i]|0x20 == 'e' {
+		i++
+		if i < len(s) && (s[i] == '+' || s[i] == '-') {
+			i++
+		}
+		exponent := i
+		if i = skipDigits(s, i); i == exponent {
+			return i, true, "want a digit in the exponent"
+		}
+		isFloat = true
+	}
+	return i, isFloat, ""
+}
+
+func skipDigits[S text](s S, i int) int {
+	for i < len(s) && s[i]-'0' <= 9 {
+		i++
+	}
+	return i
+}
