@@ -976,7 +976,10 @@ func (d *Decoder) Object(v Unmarshaler) {
 
 // Fields reads an object and yields its field names in turn, each before its
 // value is read. A name may come twice, and the last value counts.
-func (d *Decoder) Fields() iter.Seq[string] { return d.fields }
+func (d *Decoder) Fields() iter.Seq[string] {
+	// A literal, where d.fields would do: only this keeps the loop's body on the stack.
+	return func(yield func(string) bool) { d.fields(yield) }
+}
 
 func (d *Decoder) fields(yield func(string) bool) {
 	if !d.open('{', "an object") {
@@ -1015,7 +1018,9 @@ func (d *Decoder) fields(yield func(string) bool) {
 }
 
 // Elems reads an array and yields the index of each element before it is read.
-func (d *Decoder) Elems() iter.Seq[int] { return d.elems }
+func (d *Decoder) Elems() iter.Seq[int] {
+	return func(yield func(int) bool) { d.elems(yield) }
+}
 
 func (d *Decoder) elems(yield func(int) bool) {
 	if !d.open('[', "an array") {
