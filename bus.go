@@ -1,13 +1,80 @@
+// Package autobus is a lightweight, networked event bus: publish a typed event
+// in one process, and its handlers run in every other process on the bus.
+//
+// By default the bus is UDP multicast on the local network, with no server and
+// no configuration. It is the sibling of the Python package autobus 1.0.0 and
+// shares its wire, so Go and Python processes sit on one bus.
+//
+// # Events
+//
+// An event is a struct with three methods: Type names it on the wire, Marshal
+// writes its fields and Unmarshal reads them.
+//
+//	type Ping struct{ ID int }
+//
+//	func (Ping) Type() string                  { return "Ping" }
+//	func (p Ping) Marshal(e *autobus.Encoder)  { e.Key("id").Int(p.ID) }
+//	func (p *Ping) Unmarshal(d *autobus.Decoder) error {
+//		for key := range d.Fields() {
+//			switch key {
+//			case "id":
+//				p.ID = d.Int()
+//			}
+//		}
+//		return d.Err()
+//	}
+//
+// # The bus
+//
+// Most programs subscribe, and call [Run], which ends with its context:
+//
+//	autobus.Subscribe(func(ctx context.Context, p Ping) error {
+//		return autobus.Publish(Pong{ID: p.ID})
+//	})
+//	err := autobus.Run(ctx)
+//
+// These functions use [Default]; a program that needs another transport or
+// namespace sets its fields before the start, or has a [Bus] of its own.
+//
+// # What is guaranteed
+//
+// A bus delivers each event at most once, its own included. Events of one
+// publisher reach a subscription in the order they were published. Nothing is
+// lost silently: what cannot be delivered is an error to the caller or a
+// number in [Stats].
 package autobus
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
+)
+
+// DefaultURL is where a bus without a URL is: the group and port that Python
+// autobus uses too.
+const DefaultURL = "udp://239.255.0.1:5000"
+
+const (
+	defaultBacklog = 8 << 20          // bytes, see Bus.Backlog
+	defaultQueue   = 65536            // messages, see Queue
+	maxQueue       = 16 << 20         // bytes that a subscription's queue holds
+	maxMessage     = 64 << 20         // bytes of a payload that a bus takes
+	sendChunk      = 1024             // messages handed to a transport at once
+	grace          = 10 * time.Second // what Run gives Stop
 )
 
 // Errors that a caller may want to tell apart, with errors.Is.
 var (
-	// ErrStopped is returned by Publish and Flush once the bus has been stopped.
+	// ErrStopped is returned by Publish once the bus has been stopped.
 	ErrStopped = errors.New("autobus: the bus is stopped")
 
 	// ErrTooLarge is returned by Publish for a message over the transport's
@@ -19,28 +86,1151 @@ var (
 	ErrBacklog = errors.New("autobus: backlog full")
 )
 
-// A Transport moves messages between buses. The package has its own for the
-// URLs that [Bus.URL] lists; set [Bus.Transport] to use another.
+// An Event is a value that travels on a bus.
+type Event interface {
+	// Type is the event's name on the wire. It is not empty, "*", or longer
+	// than a name: it has no ':'. It must not depend on the event's fields.
+	Type() string
+
+	// Marshal writes the event's fields.
+	Marshal(e *Encoder)
+}
+
+// A Validator is an event that checks itself once it has been unmarshalled.
+// An error discards it, before any handler.
+type Validator interface{ Validate() error }
+
+// EventPtr is the pointer to an event type, by which an event is received.
+// Nobody needs to name it: Subscribe infers it.
+type EventPtr[T any] interface {
+	*T
+	Type() string
+	Unmarshaler
+}
+
+// Raw is an event as it stands, for tools, bridges and recorders.
 //
-// The bus calls Subscribe, Unsubscribe, Size and Send at any time, also
-// before and while Start runs; Send from one goroutine at a time, the others
-// from any. A stopped bus may be started again: then Start follows Close.
+// Received, JSON is the payload byte for byte, its "type" included. Published,
+// JSON is an object, or empty for one without fields; its "type", if it has
+// one, must equal Name.
+type Raw struct {
+	Name string
+	JSON []byte
+}
+
+// Type returns r.Name.
+func (r Raw) Type() string { return r.Name }
+
+// Marshal writes the fields of r.JSON as they stand.
+func (r Raw) Marshal(e *Encoder) {
+	if len(r.JSON) == 0 {
+		return
+	}
+	d := decoders.Get().(*Decoder)
+	defer d.free()
+	if err := d.decode(string(r.JSON), rawFields{r.Name, e}, false); err != nil {
+		e.Fail(err)
+	}
+}
+
+// rawFields copies the fields of an object to an Encoder.
+type rawFields struct {
+	name string
+	to   *Encoder
+}
+
+func (r rawFields) Unmarshal(d *Decoder) error {
+	for key := range d.Fields() {
+		if key == "type" {
+			if name := d.String(); name != r.name {
+				return &failure{text: `its "type" is ` + strconv.Quote(clip(name)) + ", want " + strconv.Quote(r.name)}
+			}
+			continue
+		}
+		start := d.at
+		if d.Skip(); d.err == nil && r.to.Key(key).value() {
+			r.to.buf = append(r.to.buf, d.text[start:d.at]...)
+		}
+	}
+	return d.Err()
+}
+
+// Default is the bus of the package's functions. Set its fields before Start.
+var Default = new(Bus)
+
+// Publish publishes e on the [Default] bus; see [Bus.Publish].
+func Publish(e Event) error { return Default.Publish(e) }
+
+// Subscribe subscribes on the [Default] bus; see [SubscribeOn].
+func Subscribe[T any, P EventPtr[T]](handle func(context.Context, T) error, opts ...SubscribeOption) *Subscription {
+	return SubscribeOn[T, P](Default, handle, opts...)
+}
+
+// Start starts the [Default] bus; see [Bus.Start].
+func Start(ctx context.Context) error { return Default.Start(ctx) }
+
+// Stop stops the [Default] bus; see [Bus.Stop].
+func Stop(ctx context.Context) error { return Default.Stop(ctx) }
+
+// Run runs the [Default] bus until ctx ends; see [Bus.Run].
+func Run(ctx context.Context) error { return Default.Run(ctx) }
+
+// A Bus connects the process to others. The zero Bus is ready: multicast,
+// plaintext, no namespace. Set its fields before Start. Its methods may be
+// called from any goroutine and from handlers. A Bus must not be copied.
+type Bus struct {
+	// URL chooses the transport; [DefaultURL] if empty.
+	//
+	//	udp://239.255.0.1:5000   UDP multicast, any IPv4 or IPv6 group
+	//	mem://name               the buses of this process that name it
+	//
+	// The options of udp are, as in udp://239.255.0.1:5000?ttl=4&rcvbuf=8388608:
+	//
+	//	interface=eth0,wlan0   join and send on these alone; default: join all
+	//	                       that are up, send by the routing table
+	//	ttl=1                  routers that a datagram may cross, 0 to 255
+	//	loopback=1             whether processes on this host hear it
+	//	rcvbuf=4194304         bytes of receive buffer to ask the system for
+	URL string
+
+	// Namespace keeps buses on one transport apart: an event is received only
+	// in the namespace it was published in. Any text.
+	Namespace string
+
+	// Backlog bounds the payload bytes of unsent messages that the bus holds
+	// before Start, while disconnected, and under load; 8 MiB if 0. Over it,
+	// Publish returns [ErrBacklog].
+	Backlog int
+
+	// Transport is used in place of URL, if not nil.
+	Transport Transport
+
+	// Logger gets what no caller can be told by an error. If nil, warnings
+	// and errors go to standard error.
+	Logger Logger
+
+	mu          sync.Mutex // guards the fields up to out, and the order of calls of the transport's Subscribe
+	state       state
+	session     *session                // nil while stopped
+	cancelStart context.CancelCauseFunc // ends a Start under way
+	ended       chan struct{}           // closed when the bus is stopped again
+	past        Stats                   // the counters of transports that are closed
+
+	out outbox
+
+	gate   sync.RWMutex            // held for reading while a message is taken in
+	intake *session                // guarded by gate; nil: nothing is taken in
+	latest atomic.Pointer[session] // whose context handlers get
+
+	table  sync.RWMutex     // guards topics
+	topics map[string]topic // by type name; all types by "*"
+
+	workers atomic.Int64  // goroutines that handle events
+	quiet   chan struct{} // has room for one; told when workers falls to 0
+
+	received, delivered, handled, failed atomic.Uint64
+	discarded                            [causes]atomic.Uint64
+	discardLog                           [causes]occasionally
+	sendLog                              occasionally
+}
+
+type state uint8
+
+const (
+	stopped state = iota
+	starting
+	running
+	stopping
+)
+
+// A session is what lives from Start to Stop.
+type session struct {
+	prefix     string // of every channel
+	transport  Transport
+	log        Logger
+	handlers   context.Context // what handlers are given
+	abandon    context.CancelFunc
+	send       context.Context // ends when Stop has no more patience
+	cancelSend context.CancelFunc
+	written    chan struct{} // closed when the writer has ended
+	over       atomic.Bool   // nothing more is taken in
+}
+
+// handlerKey is the key of the *Bus in a handler's context.
+type handlerKey struct{}
+
+// Publish sends e to every handler of its type on the bus, this process's
+// included. It marshals e, puts the message into the bus's buffer and returns:
+// it never waits for the network. Before Start, messages are held, and sent
+// when the bus starts.
+//
+// An error means that e was not published: what Marshal did wrong,
+// [ErrTooLarge], [ErrBacklog] or [ErrStopped]. When it is nil, a message that
+// is lost all the same is counted in [Stats]. A loop that publishes faster
+// than the network takes it calls [Bus.Flush] now and then.
+//
+// A pointer to an event is an event too, and spares an allocation.
+func (b *Bus) Publish(e Event) error {
+	enc := encoders.Get().(*Encoder)
+	enc.buf = enc.buf[:0]
+	name, err := enc.event(e)
+	if err == nil {
+		err = b.enqueue(name, enc.buf)
+	}
+	if cap(enc.buf) > keepBuffer {
+		enc.buf = nil
+	}
+	encoders.Put(enc)
+	return err
+}
+
+// An outbox holds what was published until the transport takes it.
+type outbox struct {
+	mu       sync.Mutex // guards the rest
+	closed   bool       // Publish returns ErrStopped
+	started  bool       // size and the channels are those of a session
+	size     func(channel string, payload []byte) (size, limit int)
+	prefix   string
+	channels map[string]string // by type name
+	payloads []byte            // one after another
+	messages []outgoing
+	bytes    int           // of payloads here and on their way
+	idle     bool          // the writer waits for wake
+	wake     chan struct{} // has room for one
+	progress chan struct{} // closed when the writer has got on, for Flush
+
+	published, sent, unsent uint64 // messages taken, handed on, lost
+}
+
+// outgoing is a message in an outbox.
+type outgoing struct {
+	name string
+	end  int // of its payload
+}
+
+// maxChannels bounds the channel names that an outbox remembers.
+const maxChannels = 4096
+
+// channel returns the channel of a type.
+func (o *outbox) channel(name string) string {
+	channel, ok := o.channels[name]
+	if !ok {
+		channel = o.prefix + name
+		if o.channels == nil || len(o.channels) == maxChannels {
+			o.channels = make(map[string]string)
+		}
+		o.channels[name] = channel
+	}
+	return channel
+}
+
+func (b *Bus) enqueue(name string, payload []byte) error {
+	limit := b.Backlog
+	if limit == 0 {
+		limit = defaultBacklog
+	}
+	o := &b.out
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed {
+		return ErrStopped
+	}
+	if !o.started {
+		// The fields may still change, and a mistake in them is Start's to tell.
+		o.prefix, o.channels, o.size = channelPrefix(b.Namespace), nil, nil
+		if t, err := b.newTransport(); err == nil {
+			o.size = t.Size
+		}
+	}
+	if o.size != nil {
+		if size, limit := o.size(o.channel(name), payload); size > limit {
+			return &failure{
+				text:  "event " + name + " takes " + strconv.Itoa(size) + " bytes, and the transport at most " + strconv.Itoa(limit),
+				cause: ErrTooLarge,
+			}
+		}
+	}
+	if o.bytes+len(payload) > limit {
+		return &failure{
+			text:  "event " + name + " of " + strconv.Itoa(len(payload)) + " bytes, with " + strconv.Itoa(o.bytes) + " unsent and at most " + strconv.Itoa(limit),
+			cause: ErrBacklog,
+		}
+	}
+	o.payloads = append(o.payloads, payload...)
+	o.messages = append(o.messages, outgoing{name, len(o.payloads)})
+	o.bytes += len(payload)
+	o.published++
+	if o.idle {
+		o.idle = false
+		o.wake <- struct{}{}
+	}
+	return nil
+}
+
+// open lets messages go to a session, and returns whether they were refused.
+func (o *outbox) open(s *session) (wasClosed bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	wasClosed = o.closed
+	o.closed, o.started, o.size, o.prefix, o.channels = false, true, s.transport.Size, s.prefix, nil
+	if o.wake == nil {
+		o.wake = make(chan struct{}, 1)
+	}
+	return wasClosed
+}
+
+// reset takes open back.
+func (o *outbox) reset(wasClosed bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.closed, o.started = wasClosed, false
+}
+
+// close refuses messages from now on, and lets the writer end.
+func (o *outbox) close() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.closed = true
+	if o.idle {
+		o.idle = false
+		o.wake <- struct{}{}
+	}
+}
+
+// lost returns how many messages could not be sent.
+func (o *outbox) lost() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return int(o.unsent)
+}
+
+// write hands on what gathers in the outbox, until it is closed and empty:
+// while one batch is on its way, the next one forms.
+func (b *Bus) write(s *session) {
+	defer close(s.written)
+	o := &b.out
+	var (
+		payloads []byte
+		messages []outgoing
+		batch    []Message
+	)
+	for {
+		o.mu.Lock()
+		for len(o.messages) == 0 {
+			if o.closed {
+				o.mu.Unlock()
+				return
+			}
+			if cap(payloads) > keepBuffer {
+				payloads, messages, batch = nil, nil, nil
+			}
+			if cap(o.payloads) > keepBuffer {
+				o.payloads, o.messages = nil, nil
+			}
+			o.idle = true
+			o.mu.Unlock()
+			<-o.wake
+			o.mu.Lock()
+		}
+		payloads, o.payloads = o.payloads, payloads[:0]
+		messages, o.messages = o.messages, messages[:0]
+		start := 0
+		for _, m := range messages {
+			batch = append(batch, Message{o.channel(m.name), payloads[start:m.end]})
+			start = m.end
+		}
+		o.mu.Unlock()
+
+		for rest := batch; len(rest) > 0; {
+			n := min(len(rest), sendChunk)
+			b.send(s, rest[:n])
+			rest = rest[n:]
+		}
+		clear(batch)
+		batch = batch[:0]
+	}
+}
+
+// send hands messages to the transport, and accounts for them.
+func (b *Bus) send(s *session, messages []Message) {
+	lost, err := s.transport.Send(s.send, messages)
+	o := &b.out
+	o.mu.Lock()
+	for _, m := range messages {
+		o.bytes -= len(m.Payload)
+	}
+	o.sent += uint64(len(messages) - lost)
+	o.unsent += uint64(lost)
+	if o.progress != nil {
+		close(o.progress)
+		o.progress = nil
+	}
+	o.mu.Unlock()
+	if err != nil && s.send.Err() == nil && b.sendLog.ok(time.Now()) {
+		s.log.Error("autobus: messages could not be sent", "lost", lost, "error", err)
+	}
+}
+
+// Flush waits until the transport has handed on all that was published before
+// the call (Redis: until the server has answered), or ctx ends. What was lost
+// on the way is counted in [Stats]. Before Start there is nothing to wait for
+// but Start itself.
+func (b *Bus) Flush(ctx context.Context) error {
+	o := &b.out
+	o.mu.Lock()
+	target := o.published
+	for o.sent+o.unsent < target {
+		if o.progress == nil {
+			o.progress = make(chan struct{})
+		}
+		progress := o.progress
+		o.mu.Unlock()
+		select {
+		case <-progress:
+		case <-ctx.Done():
+			return &failure{text: "Flush", cause: ctx.Err()}
+		}
+		o.mu.Lock()
+	}
+	o.mu.Unlock()
+	b.mu.Lock()
+	s := b.session
+	b.mu.Unlock()
+	if s == nil {
+		return nil
+	}
+	return s.transport.Flush(ctx)
+}
+
+// Start connects the bus, and returns once an event published anywhere on it
+// would reach this one, and the other way round. A mistake in the bus's
+// fields is returned at once; a server that can't be reached yet is tried
+// until ctx ends, since devices boot in any order. Afterwards ctx plays no
+// part. A bus that is started already returns an error; a stopped one starts
+// afresh.
+func (b *Bus) Start(ctx context.Context) error {
+	b.mu.Lock()
+	if b.state != stopped {
+		b.mu.Unlock()
+		return &failure{text: "Start: the bus is started already"}
+	}
+	t, err := b.checkFields()
+	if err != nil {
+		b.mu.Unlock()
+		return err
+	}
+	s := &session{prefix: channelPrefix(b.Namespace), transport: t, log: b.Logger, written: make(chan struct{})}
+	if s.log == nil {
+		s.log = stderrLogger{}
+	}
+	s.handlers, s.abandon = context.WithCancel(context.WithValue(context.Background(), handlerKey{}, b))
+	s.send, s.cancelSend = context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	b.state, b.session, b.cancelStart, b.ended = starting, s, cancel, make(chan struct{})
+	if b.quiet == nil {
+		b.quiet = make(chan struct{}, 1)
+	}
+	for name := range b.topics {
+		t.Subscribe(s.prefix + name)
+	}
+	wasClosed := b.out.open(s)
+	b.latest.Store(s)
+	b.mu.Unlock()
+	b.takeIn(s)
+
+	err = t.Start(ctx, b.receive, s.log)
+
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err == nil && b.state == starting {
+		b.state = running
+		go b.write(s)
+		return nil
+	}
+	if err == nil { // Stop came too late to interrupt it
+		t.Close()
+	}
+	if b.state == stopping {
+		err = ErrStopped
+	}
+	b.refuse(s)
+	s.abandon()
+	s.cancelSend()
+	b.out.reset(wasClosed)
+	b.end(s)
+	return err
+}
+
+// checkFields returns the transport that the bus's fields describe.
+func (b *Bus) checkFields() (Transport, error) {
+	if !utf8.ValidString(b.Namespace) {
+		return nil, &failure{text: "the namespace " + strconv.Quote(b.Namespace) + " isn't valid UTF-8"}
+	}
+	if b.Backlog < 0 {
+		return nil, &failure{text: "Backlog is " + strconv.Itoa(b.Backlog) + ", want a number of bytes, or 0 for 8 MiB"}
+	}
+	return b.newTransport()
+}
+
+// newTransport makes the transport that the bus's fields name.
+func (b *Bus) newTransport() (Transport, error) {
+	if b.Transport != nil {
+		return b.Transport, nil
+	}
+	url := b.URL
+	if url == "" {
+		url = DefaultURL
+	}
+	scheme, _, ok := strings.Cut(url, "://")
+	if !ok {
+		return nil, &failure{text: "the URL has no scheme: want udp://group:port or mem://name"}
+	}
+	switch strings.ToLower(scheme) {
+	case "udp":
+		return newMulticast(url)
+	case "mem":
+		return newMem(url)
+	}
+	return nil, &failure{text: "URL scheme " + strconv.Quote(scheme) + " is unknown: want udp://group:port or mem://name"}
+}
+
+// channelPrefix is what the names of a namespace's channels begin with.
+func channelPrefix(namespace string) string { return "autobus:" + namespace + ":" }
+
+// takeIn sets the session that messages are taken in for, once those under
+// way are in.
+func (b *Bus) takeIn(s *session) {
+	b.gate.Lock()
+	b.intake = s
+	b.gate.Unlock()
+}
+
+// end makes the bus a stopped one. b.mu is held.
+func (b *Bus) end(s *session) {
+	if t, ok := s.transport.(StatsTransport); ok {
+		t.AddStats(&b.past)
+	}
+	b.state, b.session = stopped, nil
+	close(b.ended)
+}
+
+// Stop ends what Start began, in good order: it sends what is pending, stops
+// receiving, lets handlers finish what was received, sends what they published
+// and closes the transport. When ctx ends first, it cancels the handlers'
+// contexts, and its error says how many messages, events and handlers it
+// abandoned. Afterwards no goroutine of the bus is left but those of abandoned
+// handlers. Stopping a bus that isn't started does nothing.
+//
+// A handler must not wait for Stop, which waits for the handler: called with
+// the context that a handler was given, Stop returns an error at once.
+func (b *Bus) Stop(ctx context.Context) error {
+	if caller, _ := ctx.Value(handlerKey{}).(*Bus); caller == b {
+		return &failure{text: "Stop: called from a handler, which it would wait for; use another goroutine and context"}
+	}
+	b.mu.Lock()
+	s, ended := b.session, b.ended
+	switch b.state {
+	case stopped:
+		b.mu.Unlock()
+		return nil
+	case starting:
+		b.state = stopping
+		b.cancelStart(ErrStopped)
+		fallthrough
+	case stopping:
+		b.mu.Unlock()
+		select {
+		case <-ended:
+			return nil
+		case <-ctx.Done():
+			return &failure{text: "Stop", cause: ctx.Err()}
+		}
+	}
+	b.state = stopping
+	b.mu.Unlock()
+
+	b.Flush(ctx) // its one error is ctx's, which shows below
+	b.refuse(s)
+
+	var queued, handlers int
+	for waiting := true; waiting && b.workers.Load() > 0; {
+		select {
+		case <-b.quiet:
+		case <-ctx.Done():
+			waiting = false
+			s.abandon()
+			queued = b.abandonQueues()
+			handlers = int(b.workers.Load())
+		}
+	}
+
+	b.out.close()
+	unsent := 0
+	select {
+	case <-s.written:
+	case <-ctx.Done():
+		before := b.out.lost()
+		s.cancelSend()
+		<-s.written
+		unsent = b.out.lost() - before
+	}
+	err := ctx.Err()
+	if err == nil {
+		err = s.transport.Flush(ctx)
+	}
+	if closeErr := s.transport.Close(); err == nil {
+		err = closeErr
+	}
+	s.abandon()
+	s.cancelSend()
+
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.end(s)
+	if queued+handlers+unsent > 0 {
+		return &failure{
+			text: "Stop: abandoned " + strconv.Itoa(unsent) + " unsent messages, " + strconv.Itoa(queued) +
+				" received events and " + strconv.Itoa(handlers) + " running handlers",
+			cause: err,
+		}
+	}
+	if err != nil && ctx.Err() == nil {
+		return &failure{text: "Stop", cause: err}
+	}
+	return nil
+}
+
+// Run starts the bus, waits until ctx ends or the bus is stopped, and stops
+// it with a grace of 10 seconds for what is under way. It returns nil after a
+// clean end. Most programs call Run.
+func (b *Bus) Run(ctx context.Context) error {
+	if err := b.Start(ctx); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	ended := b.ended
+	b.mu.Unlock()
+	select {
+	case <-ctx.Done():
+	case <-ended:
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+	defer cancel()
+	return b.Stop(ctx)
+}
+
+// A Subscription is a handler's place on a bus.
+type Subscription struct {
+	bus         *Bus
+	name        string // a type, or "*"
+	handle      func(ctx context.Context, name, text string) (cause, error)
+	concurrency int
+	limit       int // of messages in the queue
+	overflow    Overflow
+	work        func() // s.run, made once
+
+	mu      sync.Mutex // guards the rest
+	room    sync.Cond  // told when a message leaves the queue, under Block
+	queue   []message  // a ring
+	head    int        // where its first message is
+	count   int
+	bytes   int
+	running int // goroutines at work
+	gone    bool
+}
+
+// message is a message that was received: its type and its payload.
+type message struct{ name, text string }
+
+// A SubscribeOption changes how a subscription handles events.
+type SubscribeOption func(*Subscription)
+
+// Concurrency lets up to n handlers of a subscription run at once. By default
+// it is 1, and events are handled in the order they were published.
+func Concurrency(n int) SubscribeOption {
+	if n < 1 {
+		panic("autobus: Concurrency(" + strconv.Itoa(n) + "): want at least 1")
+	}
+	return func(s *Subscription) { s.concurrency = n }
+}
+
+// Queue bounds the events that wait for a subscription's handler, and says
+// what happens to the next one. By default they are 65,536, and the newest is
+// dropped. Whatever n is, they hold at most 16 MiB of payload.
+func Queue(n int, when Overflow) SubscribeOption {
+	if n < 1 || when > Block {
+		panic("autobus: Queue(" + strconv.Itoa(n) + ", …): want at least 1, and DropNewest, DropOldest or Block")
+	}
+	return func(s *Subscription) { s.limit, s.overflow = n, when }
+}
+
+// Overflow is what happens to an event for which a subscription's queue has
+// no room.
+type Overflow uint8
+
+const (
+	// DropNewest drops the event that just came. It is counted in Stats.
+	DropNewest Overflow = iota
+	// DropOldest drops the event that has waited longest. It is counted in Stats.
+	DropOldest
+	// Block makes the bus wait for room, and with it all its subscriptions:
+	// what comes meanwhile waits in the network, which may drop it.
+	Block
+)
+
+// SubscribeOn calls handle for every event of type T on the bus. It works
+// before, during and after Start, and at once.
+//
+// Each subscription has a queue and a goroutine of its own: it handles events
+// in order, and a slow or stuck one delays no other. Each handler gets its own
+// copy. Its context is cancelled when Stop runs out of time. An error it
+// returns, or a panic, is logged and counted, and the bus goes on.
+//
+// SubscribeOn panics if T's type name can't be one: it is empty, "*", has a
+// ':' or isn't UTF-8.
+//
+// It is a function because methods can't have type parameters.
+func SubscribeOn[T any, P EventPtr[T]](b *Bus, handle func(context.Context, T) error, opts ...SubscribeOption) *Subscription {
+	if handle == nil {
+		panic("autobus: Subscribe: the handler is nil")
+	}
+	spare := sync.Pool{New: func() any { return new(T) }}
+	return b.subscribe(P(new(T)).Type(), opts, func(ctx context.Context, name, text string) (cause, error) {
+		p := spare.Get().(*T)
+		why, err := decodeEvent(name, text, P(p))
+		var event, zero T
+		event, *p = *p, zero
+		spare.Put(p)
+		if err != nil {
+			return why, err
+		}
+		return handled, handle(ctx, event)
+	})
+}
+
+// SubscribeRaw calls handle for every event of the type named name, or of all
+// types if it is "*", as it stands. The payload is valid JSON of that type. In
+// all else it is like [SubscribeOn].
+func (b *Bus) SubscribeRaw(name string, handle func(context.Context, Raw) error, opts ...SubscribeOption) *Subscription {
+	if handle == nil {
+		panic("autobus: Subscribe: the handler is nil")
+	}
+	return b.subscribe(name, opts, func(ctx context.Context, name, text string) (cause, error) {
+		typ, err := payloadType(text)
+		if err != nil {
+			return malformed, err
+		}
+		if typ != name {
+			return wrongType, errWrongType
+		}
+		return handled, handle(ctx, Raw{Name: name, JSON: []byte(text)})
+	})
+}
+
+func (b *Bus) subscribe(name string, opts []SubscribeOption, handle func(context.Context, string, string) (cause, error)) *Subscription {
+	if problem := typeProblem(name); problem != "" && name != "*" {
+		panic("autobus: Subscribe: event type " + strconv.Quote(name) + " " + problem)
+	}
+	s := &Subscription{bus: b, name: name, handle: handle, concurrency: 1, limit: defaultQueue}
+	for _, option := range opts {
+		option(s)
+	}
+	s.work = s.run
+	s.room.L = &s.mu
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.changeTopic(name, func(subs []*Subscription) []*Subscription { return append(subs, s) }) == 1 && b.session != nil {
+		b.session.transport.Subscribe(b.session.prefix + name)
+	}
+	return s
+}
+
+// Unsubscribe ends the subscription at once: no handler call begins after it
+// returns, and events in the queue are counted as abandoned. A handler that is
+// running goes on. A handler may call it, also on its own subscription.
+func (s *Subscription) Unsubscribe() {
+	s.mu.Lock()
+	gone := s.gone
+	s.gone = true
+	s.bus.discarded[abandoned].Add(uint64(s.drop()))
+	s.mu.Unlock()
+	if gone {
+		return
+	}
+	b := s.bus
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	left := b.changeTopic(s.name, func(subs []*Subscription) []*Subscription {
+		return slices.DeleteFunc(subs, func(other *Subscription) bool { return other == s })
+	})
+	if left == 0 && b.session != nil {
+		b.session.transport.Unsubscribe(b.session.prefix + s.name)
+	}
+}
+
+// changeTopic replaces a topic's subscriptions and returns how many they are.
+// A message on its way in keeps the ones it found.
+func (b *Bus) changeTopic(name string, change func([]*Subscription) []*Subscription) int {
+	b.table.Lock()
+	defer b.table.Unlock()
+	subs := change(slices.Clone(b.topics[name].subs))
+	if b.topics == nil {
+		b.topics = make(map[string]topic)
+	}
+	if len(subs) == 0 {
+		delete(b.topics, name)
+	} else {
+		b.topics[name] = topic{name, subs}
+	}
+	return len(subs)
+}
+
+// topic is who wants a type's events. Its slice is never changed in place.
+type topic struct {
+	name string
+	subs []*Subscription
+}
+
+// typeProblem returns what is wrong with an event type's name, "" if nothing.
+func typeProblem(name string) string {
+	switch {
+	case name == "":
+		return "is empty"
+	case name == "*":
+		return "stands for all types"
+	case strings.Contains(name, ":"):
+		return "has a ':', which ends a namespace"
+	case !utf8.ValidString(name):
+		return "isn't valid UTF-8"
+	}
+	return ""
+}
+
+// receive takes in a message for the transport.
+func (b *Bus) receive(ctx context.Context, channel, payload []byte) {
+	b.gate.RLock()
+	defer b.gate.RUnlock()
+	s := b.intake
+	if s == nil || s.over.Load() || len(channel) <= len(s.prefix) || string(channel[:len(s.prefix)]) != s.prefix {
+		return
+	}
+	name := channel[len(s.prefix):]
+	b.table.RLock()
+	typed, all := b.topics[string(name)], b.topics["*"]
+	b.table.RUnlock()
+	if len(typed.subs)+len(all.subs) == 0 || bytes.IndexByte(name, ':') >= 0 {
+		return
+	}
+	b.received.Add(1)
+	if len(payload) > maxMessage {
+		b.discard(s.log, oversized, string(name), len(payload), nil)
+		return
+	}
+	m := message{typed.name, string(payload)} // one copy, which nobody can change
+	if m.name == "" {
+		m.name = string(name)
+	}
+	for _, sub := range typed.subs {
+		sub.push(ctx, s, m)
+	}
+	for _, sub := range all.subs {
+		sub.push(ctx, s, m)
+	}
+}
+
+// push puts m into the queue, or deals with its overflow.
+func (s *Subscription) push(ctx context.Context, session *session, m message) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for !s.gone && s.count > 0 && (s.count >= s.limit || s.bytes+len(m.text) > maxQueue) {
+		switch {
+		case s.overflow == DropOldest:
+			s.pop()
+			s.bus.discard(session.log, overflowed, m.name, 0, nil)
+		case s.overflow == DropNewest:
+			s.bus.discard(session.log, overflowed, m.name, 0, nil)
+			return
+		case session.over.Load() || ctx.Err() != nil:
+			s.bus.discarded[abandoned].Add(1)
+			return
+		default:
+			stop := context.AfterFunc(ctx, s.wake)
+			s.room.Wait()
+			stop()
+		}
+	}
+	if s.gone {
+		return
+	}
+	if s.count == len(s.queue) {
+		queue := make([]message, max(16, 2*s.count))
+		n := copy(queue, s.queue[s.head:])
+		copy(queue[n:], s.queue[:s.head])
+		s.queue, s.head = queue, 0
+	}
+	s.queue[(s.head+s.count)%len(s.queue)] = m
+	s.count++
+	s.bytes += len(m.text)
+	s.bus.delivered.Add(1)
+	if s.running < s.concurrency {
+		s.running++
+		s.bus.workers.Add(1)
+		go s.work()
+	}
+}
+
+// pop takes the first message out of the queue.
+func (s *Subscription) pop() message {
+	m := s.queue[s.head]
+	s.queue[s.head] = message{}
+	s.head = (s.head + 1) % len(s.queue)
+	s.count--
+	s.bytes -= len(m.text)
+	return m
+}
+
+// drop empties the queue and returns how many messages that was.
+func (s *Subscription) drop() int {
+	n := s.count
+	s.queue, s.head, s.count, s.bytes = nil, 0, 0, 0
+	s.room.Broadcast()
+	return n
+}
+
+// wake makes a push that waits for room look again.
+func (s *Subscription) wake() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.room.Broadcast()
+}
+
+// refuse ends the session's taking in, once what is under way is in.
+func (b *Bus) refuse(s *session) {
+	s.over.Store(true)
+	for _, sub := range b.subscriptions() {
+		sub.wake()
+	}
+	b.takeIn(nil)
+}
+
+// abandonQueues empties every queue and returns how many events that was.
+func (b *Bus) abandonQueues() (n int) {
+	for _, s := range b.subscriptions() {
+		s.mu.Lock()
+		n += s.drop()
+		s.mu.Unlock()
+	}
+	b.discarded[abandoned].Add(uint64(n))
+	return n
+}
+
+func (b *Bus) subscriptions() (all []*Subscription) {
+	b.table.RLock()
+	defer b.table.RUnlock()
+	for _, t := range b.topics {
+		all = append(all, t.subs...)
+	}
+	return all
+}
+
+// run handles what is in the queue, and ends when that is empty.
+func (s *Subscription) run() {
+	b := s.bus
+	clean := false
+	defer func() {
+		if !clean { // the handler has ended the goroutine, by runtime.Goexit
+			go s.work()
+		}
+	}()
+	for {
+		s.mu.Lock()
+		if s.count == 0 {
+			s.running--
+			if len(s.queue) > 1024 {
+				s.queue, s.head = nil, 0
+			}
+			s.mu.Unlock()
+			clean = true
+			if b.workers.Add(-1) == 0 {
+				select {
+				case b.quiet <- struct{}{}:
+				default:
+				}
+			}
+			return
+		}
+		m := s.pop()
+		if s.overflow == Block {
+			s.room.Signal()
+		}
+		s.mu.Unlock()
+		b.handle(s, m)
+	}
+}
+
+// handle has m handled, and counts how that went.
+func (b *Bus) handle(s *Subscription, m message) {
+	session := b.latest.Load()
+	ended := false
+	defer func() {
+		if ended {
+			return
+		}
+		b.failed.Add(1)
+		if p := recover(); p != nil {
+			stack := make([]byte, 16<<10)
+			stack = stack[:runtime.Stack(stack, false)]
+			session.log.Error("autobus: a handler panicked", "type", m.name, "panic", p, "stack", string(stack))
+		}
+	}()
+	why, err := s.handle(session.handlers, m.name, m.text)
+	ended = true
+	switch {
+	case why != handled:
+		b.discard(session.log, why, m.name, len(m.text), err)
+	case err != nil:
+		b.failed.Add(1)
+		session.log.Error("autobus: a handler failed", "type", m.name, "error", err)
+	default:
+		b.handled.Add(1)
+	}
+}
+
+// A cause is why a message did not reach a handler.
+type cause uint8
+
+const (
+	handled cause = iota // it did
+	malformed
+	wrongType
+	invalid
+	oversized
+	overflowed
+	abandoned
+	causes // how many there are
+)
+
+var causeText = [causes]string{
+	malformed:  "a malformed message",
+	wrongType:  "a message whose type is not its channel's",
+	invalid:    "an event that Validate refused",
+	oversized:  "an oversized message",
+	overflowed: "a message for which a subscription's queue had no room",
+}
+
+var errWrongType = errors.New(`autobus: "type" is missing or not the channel's`)
+
+// decodeEvent reads a payload into v and has v check itself.
+func decodeEvent(name, text string, v Unmarshaler) (cause, error) {
+	d := decoders.Get().(*Decoder)
+	err := d.decode(text, v, true)
+	typ, typed := d.typ, d.typed
+	d.free()
+	if err == nil && !typed { // v may have read it by other means than Fields
+		typ, err = payloadType(text)
+	}
+	if err != nil {
+		return malformed, err
+	}
+	if typ != name {
+		return wrongType, errWrongType
+	}
+	if v, ok := v.(Validator); ok {
+		if err := v.Validate(); err != nil {
+			return invalid, err
+		}
+	}
+	return handled, nil
+}
+
+// discard counts a message that is dropped, and logs it if the last such line
+// is a second old. No text of the message goes into the log: anyone may have
+// written it.
+func (b *Bus) discard(log Logger, why cause, name string, size int, err error) {
+	b.discarded[why].Add(1)
+	if !b.discardLog[why].ok(time.Now()) {
+		return
+	}
+	args := []any{"type", clip(name), "bytes", size, "dropped", b.discarded[why].Load()}
+	if e, ok := err.(*decodeError); ok && e.cause == nil {
+		args = append(args, "offset", e.offset, "problem", e.problem)
+	} else if err != nil && why == invalid {
+		args = append(args, "error", err)
+	}
+	log.Warn("autobus: dropped "+causeText[why], args...)
+}
+
+// Stats counts what a bus has done since it was made, over every start.
+type Stats struct {
+	Published uint64 // messages that Publish took
+	Sent      uint64 // of these, handed on by the transport
+	Unsent    uint64 // of these, lost: the transport could not send them, or Stop abandoned them
+	Backlog   int    // bytes of payload that wait to be sent
+
+	Received  uint64 // messages that came in for at least one subscription
+	Delivered uint64 // messages put into subscriptions' queues, each counted once a subscription
+	Handled   uint64 // events whose handler returned nil
+	Failed    uint64 // events whose handler returned an error or panicked
+
+	DroppedMalformed uint64 // not a message, or not the JSON that the event's Unmarshal wants
+	DroppedType      uint64 // the payload's "type" is not the channel's
+	DroppedInvalid   uint64 // refused by the event's Validate
+	DroppedOversized uint64 // a payload over 64 MiB
+	DroppedOverflow  uint64 // a subscription's queue had no room: once a subscription
+	DroppedAbandoned uint64 // still queued at Unsubscribe, or when Stop ran out of time
+
+	Lost       uint64 // messages that gaps in their senders' sequences show to be missing
+	Duplicates uint64 // copies of a message that came by more than one way, dropped
+	Reconnects uint64 // times that a connection to a server was made anew
+}
+
+// Stats returns the bus's counters. It is cheap, and may be called at any time.
+func (b *Bus) Stats() Stats {
+	b.mu.Lock()
+	s := b.past
+	if b.session != nil {
+		if t, ok := b.session.transport.(StatsTransport); ok {
+			t.AddStats(&s)
+		}
+	}
+	b.mu.Unlock()
+	b.out.mu.Lock()
+	s.Published, s.Sent, s.Unsent, s.Backlog = b.out.published, b.out.sent, b.out.unsent, b.out.bytes
+	b.out.mu.Unlock()
+	s.Received, s.Delivered, s.Handled, s.Failed = b.received.Load(), b.delivered.Load(), b.handled.Load(), b.failed.Load()
+	s.DroppedMalformed += b.discarded[malformed].Load()
+	s.DroppedType += b.discarded[wrongType].Load()
+	s.DroppedInvalid += b.discarded[invalid].Load()
+	s.DroppedOversized += b.discarded[oversized].Load()
+	s.DroppedOverflow += b.discarded[overflowed].Load()
+	s.DroppedAbandoned += b.discarded[abandoned].Load()
+	return s
+}
+
+// A Transport moves messages between buses. The package has its own for the
+// URLs that [Bus] lists; set [Bus.Transport] to use another.
+//
+// The bus calls Subscribe, Unsubscribe, Size and Flush at any time between
+// Start and Close, also while Start runs, and Subscribe before it too; Send
+// from one goroutine at a time. After Close, Start may follow again.
 type Transport interface {
 	// Start connects, and returns once it is connected and every channel
 	// subscribed so far is in force. A mistake that waiting won't mend (a
 	// wrong name, a refused password) is returned at once; anything else is
-	// tried again until ctx ends. ctx governs Start alone.
+	// tried again until ctx ends. ctx governs Start alone. When Start returns
+	// an error it has left nothing behind, and Close is not called.
 	//
 	// From then until Close, the transport calls receive for every message on
 	// a subscribed channel, once, in the order it arrives. receive keeps
-	// neither slice and is safe for concurrent use. It may block if a
-	// subscription asks for it (see [Block]).
-	Start(ctx context.Context, receive func(channel, payload []byte), log Logger) error
+	// neither slice and is safe for concurrent use. Where a subscription asks
+	// for it (see [Block]) it waits for room in a queue, or until ctx ends.
+	Start(ctx context.Context, receive func(ctx context.Context, channel, payload []byte), log Logger) error
 
 	// Subscribe asks for a channel's messages from now on, and Unsubscribe
 	// ends that. Neither blocks. A channel that ends in ":*" stands for every
-	// channel that has exactly one non-empty name without a ':' in the place
-	// of the '*'; a message is received once even if several match it.
+	// channel that has a non-empty name without a ':' in the place of the
+	// '*'; a message that matches both ways is received once all the same.
 	Subscribe(channel string)
 	Unsubscribe(channel string)
 
@@ -48,17 +1238,19 @@ type Transport interface {
 	// many it may take.
 	Size(channel string, payload []byte) (size, limit int)
 
-	// Send hands on a batch in order, in as few system calls as it can, and
-	// returns how many of its messages were lost and why. While the transport
-	// is disconnected it waits, until ctx ends. It keeps nothing of the batch.
-	Send(ctx context.Context, batch []Message) (lost int, err error)
+	// Send hands on messages in order, in as few system calls as it can, and
+	// returns how many of them were lost and why. While the transport is
+	// disconnected it waits; when ctx ends, what is not sent yet is lost. It
+	// keeps nothing of the slice. It may find a message over the limit, which
+	// is lost.
+	Send(ctx context.Context, messages []Message) (lost int, err error)
 
 	// Flush waits until every message that Send has taken is out of the
-	// transport's hands, for a server: until it has answered.
+	// transport's hands, with a server: until it has answered.
 	Flush(ctx context.Context) error
 
-	// Close disconnects and waits for the transport's goroutines. No call of
-	// receive begins after it returns.
+	// Close disconnects, forgets the subscriptions and waits for the
+	// transport's goroutines. No call of receive is left when it returns.
 	Close() error
 }
 
@@ -68,15 +1260,16 @@ type Message struct {
 	Payload []byte
 }
 
-// A StatsTransport is a [Transport] with counters of its own: AddStats adds
-// them to s. They start from zero at each Start.
+// A StatsTransport is a [Transport] with counters of its own, which AddStats
+// adds to s. Start sets them to zero.
 type StatsTransport interface {
 	Transport
 	AddStats(s *Stats)
 }
 
 // A Logger is where a bus writes what its callers can't be told by an error.
-// *slog.Logger is one. The args are keys and values by turns.
+// *slog.Logger is one. The args are keys and values by turns. Its methods are
+// called from any goroutine.
 type Logger interface {
 	Debug(msg string, args ...any)
 	Info(msg string, args ...any)
@@ -84,11 +1277,50 @@ type Logger interface {
 	Error(msg string, args ...any)
 }
 
-// Stats counts what a bus has done since it was made.
-type Stats struct {
-	DroppedMalformed uint64 // input that is not a message or not the event's JSON
-	Lost             uint64 // messages that a gap in a source's sequence shows to be missing
-	Duplicates       uint64 // copies dropped
+// stderrLogger is the Logger of a bus that has none.
+type stderrLogger struct{}
+
+func (stderrLogger) Debug(string, ...any) {}
+func (stderrLogger) Info(string, ...any)  {}
+
+func (stderrLogger) Warn(msg string, args ...any)  { os.Stderr.Write(logLine(msg, args)) }
+func (stderrLogger) Error(msg string, args ...any) { os.Stderr.Write(logLine(msg, args)) }
+
+// logLine is a message and its arguments, in the form of log/slog's default.
+func logLine(msg string, args []any) []byte {
+	line := time.Now().AppendFormat(nil, time.DateTime)
+	line = append(append(line, ' '), msg...)
+	for i := 0; i+1 < len(args); i += 2 {
+		key, _ := args[i].(string)
+		line = append(append(append(line, ' '), key...), '=')
+		switch v := args[i+1].(type) {
+		case string:
+			if key == "stack" {
+				line = append(append(line, '\n'), v...)
+			} else {
+				line = strconv.AppendQuote(line, v)
+			}
+		case error:
+			line = strconv.AppendQuote(line, v.Error())
+		case int:
+			line = strconv.AppendInt(line, int64(v), 10)
+		case uint64:
+			line = strconv.AppendUint(line, v, 10)
+		case interface{ String() string }:
+			line = strconv.AppendQuote(line, v.String())
+		default:
+			line = append(line, '?')
+		}
+	}
+	return append(line, '\n')
+}
+
+// occasionally says yes at most once a second.
+type occasionally struct{ last atomic.Int64 }
+
+func (o *occasionally) ok(now time.Time) bool {
+	t, last := now.UnixNano(), o.last.Load()
+	return (last == 0 || t-last >= int64(time.Second) || t < last) && o.last.CompareAndSwap(last, t)
 }
 
 // failure is an error with the package's prefix, what went wrong, and the
@@ -102,15 +1334,7 @@ func (f *failure) Error() string {
 	if f.cause == nil {
 		return "autobus: " + f.text
 	}
-	return "autobus: " + f.text + ": " + f.cause.Error()
+	return "autobus: " + f.text + ": " + strings.TrimPrefix(f.cause.Error(), "autobus: ")
 }
 
 func (f *failure) Unwrap() error { return f.cause }
-
-// typeProblem returns what is wrong with a type name, "" if nothing.
-func typeProblem(name string) string { return "" }
-
-type Event interface {
-	Type() string
-	Marshaler
-}

@@ -43,7 +43,7 @@ func Append(dst []byte, e Event) ([]byte, error) {
 	enc := encoders.Get().(*Encoder)
 	own := enc.buf
 	enc.buf = dst
-	err := enc.event(e)
+	_, err := enc.event(e)
 	out := enc.buf
 	enc.buf = own
 	encoders.Put(enc)
@@ -99,14 +99,14 @@ const (
 
 var encoders = sync.Pool{New: func() any { return new(Encoder) }}
 
-// event appends the payload of ev to e.buf.
-func (e *Encoder) event(ev Event) error {
+// event appends the payload of ev to e.buf, and returns its type.
+func (e *Encoder) event(ev Event) (name string, err error) {
 	if ev == nil {
-		return &failure{text: "the event is nil"}
+		return "", &failure{text: "the event is nil"}
 	}
-	name := ev.Type()
+	name = ev.Type()
 	if problem := typeProblem(name); problem != "" {
-		return &failure{text: "event type " + strconv.Quote(name) + " " + problem}
+		return name, &failure{text: "event type " + strconv.Quote(name) + " " + problem}
 	}
 	e.expects, e.depth, e.err, e.isEvent = expectValue, 0, nil, false
 	e.BeginObject().Key("type").String(name)
@@ -117,9 +117,9 @@ func (e *Encoder) event(ev Event) error {
 	}
 	e.EndObject()
 	if e.err != nil {
-		return &failure{text: "event " + name, cause: e.err}
+		return name, &failure{text: "event " + name, cause: e.err}
 	}
-	return nil
+	return name, nil
 }
 
 // Key writes a field's name; its value must follow. The name "type" is taken
@@ -583,7 +583,7 @@ func (e *decodeError) Error() string {
 		where = "field " + strconv.Quote(e.path) + " " + where
 	}
 	if e.cause != nil {
-		return "autobus: " + where + ": " + e.cause.Error()
+		return "autobus: " + where + ": " + strings.TrimPrefix(e.cause.Error(), "autobus: ")
 	}
 	return "autobus: " + where + ": " + e.problem
 }
