@@ -459,6 +459,7 @@ func (k Kind) String() string {
 type Decoder struct {
 	text    string
 	at      int    // the offset of what comes next
+	last    int    // the offset of the value that was read last
 	ready   bool   // an unread value stands there
 	path    []step // where we are: one step for each Fields or Elems under way
 	isEvent bool   // take "type" on the top level as the event's type
@@ -524,11 +525,11 @@ func (skipFields) Unmarshal(d *Decoder) error {
 // Err returns the first error, or nil.
 func (d *Decoder) Err() error { return d.err }
 
-// Fail refuses the value: err comes out of Err, with the path and the offset.
-// The first error is kept.
+// Fail refuses the value that was read last: err comes out of Err, with its
+// path and offset. The first error is kept.
 func (d *Decoder) Fail(err error) {
 	if err != nil && d.err == nil {
-		d.setError(&decodeError{offset: d.at, cause: err})
+		d.setError(&decodeError{offset: d.last, cause: err})
 	}
 }
 
@@ -625,6 +626,7 @@ func (d *Decoder) take() byte {
 		return 0
 	}
 	d.ready = false
+	d.last = d.at
 	return d.text[d.at]
 }
 

@@ -1,0 +1,5 @@
+//go:build !race
+
+package autobus
+
+const raceEnabled = false
