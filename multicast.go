@@ -1,0 +1,1338 @@
+package autobus
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"hash/maphash"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// defaultGroup and defaultPort are Python autobus 1.0.0's
+	// (transport/multicast.py, MulticastTransport.__init__).
+	defaultGroup = "239.255.0.1"
+	defaultPort  = 5000
+
+	// maxDatagram is Python autobus 1.0.0's MAX_UDP_PAYLOAD. UDP over IPv4
+	// would carry 65,507 bytes.
+	maxDatagram = 65000
+
+	// defaultReadBuffer is what the receiving socket asks for: a burst of some
+	// 10,000 small events.
+	defaultReadBuffer = 4 << 20
+
+	// maxReadBuffer keeps twice the number, as Linux counts, in an int32.
+	maxReadBuffer = 1 << 30
+
+	// defaultTTL keeps messages on the link (RFC 1112, section 6.1).
+	defaultTTL = 1
+
+	// lookEvery is how often the transport looks at the network interfaces: for
+	// those that came up, went away, or were made anew since.
+	lookEvery = 3 * time.Second
+
+	// writeStep bounds how long a write that the system holds up goes on
+	// before it is seen whether anybody still waits for it.
+	writeStep = 100 * time.Millisecond
+
+	// fullQueuePause and fullQueueTries are for systems that refuse a datagram
+	// while the interface's queue is full (ENOBUFS), instead of waiting.
+	fullQueuePause = 2 * time.Millisecond
+	fullQueueTries = 25
+
+	// readPause follows an error of the receiving socket.
+	readPause = 50 * time.Millisecond
+)
+
+// multicast is the transport for udp:// URLs: one datagram a message, to a
+// multicast group, with no server.
+type multicast struct {
+	multicastURL
+	to        netip.AddrPort
+	lookEvery time.Duration
+
+	malformed, lost, duplicates atomic.Uint64
+
+	life sync.Mutex // is held while starting and closing
+
+	mu       sync.Mutex        // guards run, started
+	run      *multicastSession // nil unless started
+	started  chan struct{}     // closed once run is there
+	channels channelSet
+}
+
+// newMulticast returns the transport for
+// udp://[group][:port][?interface=NAME,…&ttl=N&loopback=BOOL&rcvbuf=BYTES].
+func newMulticast(rawURL string) (*multicast, error) {
+	u, err := parseMulticastURL(rawURL)
+	if err != nil {
+		return nil, err
+	}
+	return &multicast{
+		multicastURL: u,
+		to:           netip.AddrPortFrom(u.group, u.port),
+		lookEvery:    lookEvery,
+		started:      make(chan struct{}),
+	}, nil
+}
+
+func (m *multicast) Subscribe(channel string)   { m.channels.add(channel) }
+func (m *multicast) Unsubscribe(channel string) { m.channels.remove(channel) }
+
+// Start has nobody to connect to: ctx doesn't matter to it.
+func (m *multicast) Start(_ context.Context, receive func(ctx context.Context, channel, payload []byte), log Logger) error {
+	m.life.Lock()
+	defer m.life.Unlock()
+	if m.session() != nil {
+		return &failure{text: "multicast: started twice"}
+	}
+	m.malformed.Store(0)
+	m.lost.Store(0)
+	m.duplicates.Store(0)
+	s, err := m.open(receive, log)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.run = s
+	close(m.started)
+	return nil
+}
+
+func (m *multicast) Close() error {
+	m.life.Lock()
+	defer m.life.Unlock()
+	m.mu.Lock()
+	s := m.run
+	if s != nil {
+		m.run = nil
+		m.started = make(chan struct{})
+	}
+	m.mu.Unlock()
+	if s == nil {
+		return nil
+	}
+	return s.close()
+}
+
+func (m *multicast) session() *multicastSession {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.run
+}
+
+// Size is exact wherever it could be over the limit, but for counting seq at
+// its longest, so that what it lets pass never turns out too large. Small
+// messages are spared the look at each byte: theirs is the size before
+// escaping.
+func (m *multicast) Size(channel string, payload []byte) (size, limit int) {
+	n := len(channel) + len(payload) + envelopeSize
+	if 6*n <= maxDatagram { // the longest escape, \u0000, takes six bytes
+		return n, maxDatagram
+	}
+	return quotedLen(channel) + quotedLen(payload) + envelopeSize - 4, maxDatagram
+}
+
+// Send waits until the transport is started. A message that goes out on one
+// interface at least isn't lost.
+func (m *multicast) Send(ctx context.Context, messages []Message) (lost int, err error) {
+	m.mu.Lock()
+	s, started := m.run, m.started
+	m.mu.Unlock()
+	for s == nil {
+		select {
+		case <-started:
+			m.mu.Lock()
+			s, started = m.run, m.started
+			m.mu.Unlock()
+		case <-ctx.Done():
+			return len(messages), &failure{"multicast: not started", ctx.Err()}
+		}
+	}
+	return s.send(ctx, messages)
+}
+
+// Flush has nothing to wait for: Send is done once the kernel has the datagrams.
+func (m *multicast) Flush(context.Context) error { return nil }
+
+func (m *multicast) AddStats(s *Stats) {
+	s.DroppedMalformed += m.malformed.Load()
+	s.Lost += m.lost.Load()
+	s.Duplicates += m.duplicates.Load()
+}
+
+// A multicastSession is what is there from Start to Close.
+type multicastSession struct {
+	*multicast
+	receive func(ctx context.Context, channel, payload []byte)
+	log     Logger
+	src     [16]byte // in hexadecimal: who sends, for gaps and duplicates
+	conn    *net.UDPConn
+	wg      sync.WaitGroup
+
+	running context.Context // ends when Close begins
+	cancel  context.CancelFunc
+
+	// Only look uses these.
+	members  map[string]member // by interface name
+	isolated bool              // no interface is joined, which was said
+
+	sending sync.Mutex // guards what follows; Send has it for all its messages
+	seq     uint64
+	buf     []byte
+	plain   *net.UDPConn // sends by the routing table
+	noRoute bool         // plain said so since the last look at the interfaces
+	ways    []way        // the interfaces to send on otherwise, loopback last
+	closed  bool
+}
+
+// A member is a network interface on which the session has joined the group,
+// or tried to.
+type member struct {
+	card
+	err error
+}
+
+// A way is a network interface to send on.
+type way struct {
+	card
+	conn *net.UDPConn // nil until needed
+}
+
+// A card is a network interface as the transport found it.
+type card struct {
+	name     string
+	index    int // 0: whichever the system takes
+	loopback bool
+	addr     netip.Addr // one of the group's family, if it has any
+}
+
+func (m *multicast) open(receive func(ctx context.Context, channel, payload []byte), log Logger) (*multicastSession, error) {
+	s := &multicastSession{
+		multicast: m,
+		receive:   receive,
+		log:       log,
+		members:   make(map[string]member),
+		buf:       make([]byte, 0, maxDatagram),
+	}
+	appendHex(s.src[:0], max(1, rand.Uint64()))
+	if len(m.interfaces) > 0 && !choosesInterface {
+		return nil, &failure{text: "multicast: interface= isn't there on " + runtime.GOOS}
+	}
+	for _, name := range m.interfaces {
+		if err := checkInterface(name); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	if s.conn, err = listenGroup(m.to); err != nil {
+		return nil, m.listenError(err)
+	}
+	if s.plain, err = s.dial(card{}); err != nil {
+		s.conn.Close()
+		return nil, &failure{"multicast: open a socket to send from", err}
+	}
+	s.running, s.cancel = context.WithCancel(context.Background())
+	s.setReadBuffer()
+	s.look()
+	s.wg.Go(s.watch)
+	s.wg.Go(s.read)
+	return s, nil
+}
+
+func (s *multicastSession) close() error {
+	s.cancel()
+	s.channels.clear()
+	err := s.conn.Close()
+	s.sending.Lock()
+	s.closed = true
+	s.plain.Close()
+	for _, w := range s.ways {
+		if w.conn != nil {
+			w.conn.Close()
+		}
+	}
+	s.sending.Unlock()
+	s.wg.Wait()
+	if err != nil {
+		return &failure{"multicast: close", err}
+	}
+	return nil
+}
+
+// checkInterface tells an interface that is merely down from a mistaken name.
+func checkInterface(name string) error {
+	_, err := net.InterfaceByName(name)
+	if err == nil {
+		return nil
+	}
+	all, allErr := net.Interfaces()
+	if allErr != nil || slices.ContainsFunc(all, func(i net.Interface) bool { return i.Name == name }) {
+		return &failure{"multicast: look up the network interface " + strconv.Quote(name), err}
+	}
+	names := make([]string, len(all))
+	for i := range all {
+		names[i] = all[i].Name
+	}
+	return &failure{text: "multicast: no network interface " + strconv.Quote(name) + " here; there are " + strings.Join(names, ", ")}
+}
+
+func (m *multicast) listenError(err error) error {
+	text := "multicast: listen on " + m.to.String()
+	switch {
+	case errors.Is(err, errNoMulticast):
+		return &failure{"multicast: on " + runtime.GOOS + "/" + runtime.GOARCH, err}
+	case errors.Is(err, errAddrInUse):
+		text += " (another program has the port and doesn't share it)"
+	}
+	return &failure{text, err}
+}
+
+var errNoMulticast = errors.New("there is no UDP multicast in Go here")
+
+// setReadBuffer asks for room for a burst of messages, and says when the
+// system grants less.
+func (s *multicastSession) setReadBuffer() {
+	granted, err := 0, errors.New("not asked")
+	for ask := s.readBuffer; err != nil && ask >= 64<<10; ask /= 2 {
+		err = s.conn.SetReadBuffer(ask) // the BSDs and macOS refuse what Linux cuts down
+	}
+	if err == nil {
+		err = control(s.conn, func(fd uintptr) (err error) {
+			granted, err = readBuffer(fd)
+			return err
+		})
+	}
+	switch {
+	case err != nil:
+		s.log.Debug("autobus: the size of the receive buffer isn't known", "error", err)
+	case granted < s.readBuffer:
+		s.log.Info("autobus: the system granted a smaller receive buffer than asked for; bursts may be lost",
+			"asked", s.readBuffer, "granted", granted, "raise", readBufferLimit)
+	default:
+		s.log.Debug("autobus: receive buffer", "bytes", granted)
+	}
+}
+
+// control calls set with the socket's descriptor.
+func control(conn *net.UDPConn, set func(fd uintptr) error) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var setErr error
+	if err := raw.Control(func(fd uintptr) { setErr = set(fd) }); err != nil {
+		return err
+	}
+	return setErr
+}
+
+// watch looks at the network interfaces again and again, since they come and go.
+func (s *multicastSession) watch() {
+	t := time.NewTicker(s.lookEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			s.look()
+		case <-s.running.Done():
+			return
+		}
+	}
+}
+
+// look brings the memberships and the ways to send in line with the network
+// interfaces there are.
+func (s *multicastSession) look() {
+	cards, err := s.cards()
+	if err != nil {
+		// Android shows apps no interfaces. What the system takes for the
+		// group is better than nothing.
+		s.log.Debug("autobus: the network interfaces can't be listed; leaving the choice to the system", "error", err)
+		cards = []card{{}}
+	}
+	s.join(cards)
+	s.setWays(cards)
+}
+
+// cards returns the interfaces that can carry the group's messages, in the
+// order to join them: one socket joins no more than 20 groups on Linux (the
+// sysctl net.ipv4.igmp_max_memberships), and a host with containers has more
+// interfaces, those that matter having an address.
+func (s *multicastSession) cards() ([]card, error) {
+	all, err := net.Interfaces()
+	if err != nil {
+		return nil, err
+	}
+	var with, without []card
+	for i := range all {
+		nic := &all[i]
+		loopback := nic.Flags&net.FlagLoopback != 0
+		// Linux's lo has no multicast flag, and joins all the same.
+		if nic.Flags&net.FlagUp == 0 || nic.Flags&net.FlagMulticast == 0 && !loopback {
+			continue
+		}
+		if len(s.interfaces) > 0 && !slices.Contains(s.interfaces, nic.Name) {
+			continue
+		}
+		c := card{nic.Name, nic.Index, loopback, familyAddr(nic, s.group.Is4())}
+		if c.addr.IsValid() {
+			with = append(with, c)
+		} else {
+			without = append(without, c)
+		}
+	}
+	return append(with, without...), nil
+}
+
+// familyAddr returns nic's first address that is IPv4 or isn't; no address if
+// it has none or is gone meanwhile.
+func familyAddr(nic *net.Interface, is4 bool) netip.Addr {
+	addrs, err := nic.Addrs()
+	if err != nil {
+		return netip.Addr{}
+	}
+	for _, a := range addrs {
+		if ipNet, ok := a.(*net.IPNet); ok {
+			if addr, ok := netip.AddrFromSlice(ipNet.IP); ok && addr.Unmap().Is4() == is4 {
+				return addr.Unmap()
+			}
+		}
+	}
+	return netip.Addr{}
+}
+
+// join makes the group's memberships those of cards.
+func (s *multicastSession) join(cards []card) {
+	for name, was := range s.members {
+		if !slices.ContainsFunc(cards, was.sameMembership) {
+			// This fails where the system has ended the membership itself.
+			err := control(s.conn, func(fd uintptr) error { return leave(fd, s.group, was.card) })
+			s.log.Debug("autobus: left the group", "interface", name, "error", err)
+			delete(s.members, name)
+		}
+	}
+	joined := 0
+	for _, c := range cards {
+		was, known := s.members[c.name]
+		if known && was.err == nil {
+			joined++
+			continue
+		}
+		err := control(s.conn, func(fd uintptr) error { return join(fd, s.group, c) })
+		if errors.Is(err, errAddrInUse) { // it has joined already
+			err = nil
+		}
+		switch {
+		case err == nil:
+			joined++
+			s.log.Debug("autobus: joined the group", "interface", c.name, "index", c.index)
+		case was.err == nil || was.err.Error() != err.Error():
+			s.log.Debug("autobus: can't join the group", "interface", c.name, "error", err)
+		}
+		s.members[c.name] = member{c, err}
+	}
+	if joined == 0 && !s.isolated {
+		s.log.Warn("autobus: no network interface is up that can receive from the multicast group; waiting for one",
+			"group", s.to.String(), "interface", strings.Join(s.interfaces, ","))
+	}
+	s.isolated = joined == 0
+}
+
+// sameMembership tells whether a membership on c is still one on now.
+func (c card) sameMembership(now card) bool {
+	if c.name != now.name || c.index != now.index {
+		return false
+	}
+	return c.addr == now.addr || memberByIndex && c.addr.IsValid() == now.addr.IsValid()
+}
+
+// setWays replaces the interfaces to send on, and has the routing table asked
+// again.
+func (s *multicastSession) setWays(cards []card) {
+	s.sending.Lock()
+	defer s.sending.Unlock()
+	if s.closed {
+		return
+	}
+	s.noRoute = false
+	old := s.ways
+	s.ways = make([]way, 0, len(cards))
+	for _, loopback := range []bool{false, true} {
+		for _, c := range cards {
+			// What has no address can't be answered; a receiver on Linux
+			// takes its messages for spoofed.
+			if c.loopback != loopback || !c.addr.IsValid() && c.index != 0 {
+				continue
+			}
+			w := way{card: c}
+			if i := slices.IndexFunc(old, func(o way) bool { return o.card == c }); i >= 0 {
+				w.conn, old[i].conn = old[i].conn, nil
+			}
+			s.ways = append(s.ways, w)
+		}
+	}
+	for _, w := range old {
+		if w.conn != nil {
+			w.conn.Close()
+		}
+	}
+}
+
+// dial opens a socket to send from, on one card, or by the routing table if
+// its index is 0. It isn't connected: one that is loses its route with the
+// interface.
+func (s *multicastSession) dial(c card) (*net.UDPConn, error) {
+	network := "udp4"
+	if s.group.Is6() {
+		network = "udp6"
+	}
+	conn, err := net.ListenUDP(network, nil)
+	if err != nil {
+		return nil, err
+	}
+	if err := control(conn, func(fd uintptr) error {
+		if err := setSending(fd, s.group, s.ttl, s.loopback); err != nil || c.index == 0 {
+			return err
+		}
+		return setCard(fd, s.group, c)
+	}); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	// Nobody reads what comes back to this port: hold little of it.
+	_ = conn.SetReadBuffer(1)
+	// macOS and the BSDs refuse a datagram over the send buffer, 9,216 bytes
+	// unless asked (the sysctl net.inet.udp.maxdgram). Linux has more.
+	if runtime.GOOS != "linux" {
+		_ = conn.SetWriteBuffer(4 * maxDatagram)
+	}
+	return conn, nil
+}
+
+func (s *multicastSession) send(ctx context.Context, messages []Message) (lost int, err error) {
+	s.sending.Lock()
+	defer s.sending.Unlock()
+	for i := range messages {
+		s.seq++
+		s.buf = appendEnvelope(s.buf[:0], messages[i].Channel, messages[i].Payload, &s.src, s.seq)
+		sendErr := s.sendOne(ctx)
+		if sendErr == nil {
+			continue
+		}
+		lost++
+		if err == nil {
+			err = s.sendError(sendErr)
+		}
+		if s.closed || ctx.Err() != nil {
+			return lost + len(messages) - i - 1, err
+		}
+	}
+	return lost, err
+}
+
+func (s *multicastSession) sendError(err error) error {
+	text := "multicast: send to " + s.to.String()
+	switch {
+	case s.group.Is6() && runtime.GOOS == "linux" && isNoRoute(err):
+		// Linux gives lo no route for IPv6 multicast, unlike other interfaces.
+		text += " (is a network interface up? For loopback alone, root may run: ip -6 route add ff00::/8 dev lo table local)"
+	case len(s.interfaces) > 0:
+		text += " on " + strings.Join(s.interfaces, ", ") + " (is it up, with an address?)"
+	case errors.Is(err, errNoWay) || isNoRoute(err):
+		text += " (is a network interface up, with an address?)"
+	case errors.Is(err, os.ErrPermission):
+		text += " (does this host's firewall let it out?)"
+	}
+	return &failure{text, err}
+}
+
+// sendOne sends what is in buf.
+func (s *multicastSession) sendOne(ctx context.Context) error {
+	if s.closed {
+		return ErrStopped
+	}
+	if len(s.buf) > maxDatagram {
+		return ErrTooLarge
+	}
+	err := errNoWay
+	if len(s.interfaces) == 0 && !s.noRoute && !needsZone(s.group) {
+		if err = s.write(ctx, s.plain); err == nil || !isNoRoute(err) {
+			return err
+		}
+		s.log.Debug("autobus: no route to the group; sending on each interface", "error", err)
+		s.noRoute = true
+	}
+	took := false
+	for i := range s.ways {
+		w := &s.ways[i]
+		if w.loopback && took && len(s.interfaces) == 0 {
+			break // the interfaces before this loop it back themselves
+		}
+		if wayErr := s.sendOn(ctx, w); wayErr == nil {
+			took = true
+		} else if !took {
+			err = wayErr
+		}
+	}
+	if took {
+		return nil
+	}
+	return err
+}
+
+// isAny tells whether err is one of targets.
+func isAny(err error, targets ...error) bool {
+	return slices.ContainsFunc(targets, func(t error) bool { return errors.Is(err, t) })
+}
+
+var errNoWay = errors.New("no network interface to send on")
+
+// needsZone tells whether group means another group on each link (RFC 4007,
+// section 4), so that no routing table can know where its members are.
+func needsZone(group netip.Addr) bool {
+	return group.IsLinkLocalMulticast() && group.Is6() || group.IsInterfaceLocalMulticast()
+}
+
+func (s *multicastSession) sendOn(ctx context.Context, w *way) (err error) {
+	if w.conn == nil {
+		if w.conn, err = s.dial(w.card); err != nil {
+			w.conn = nil
+			return err
+		}
+	}
+	return s.write(ctx, w.conn)
+}
+
+// write hands buf to the kernel. While the send buffer is full, Go's poller
+// waits for room, as long as the deadline allows; that is set anew when it
+// ran out, be it in idle time, so that no message pays for it.
+func (s *multicastSession) write(ctx context.Context, conn *net.UDPConn) error {
+	for tries := 0; ; {
+		_, err := conn.WriteToUDPAddrPort(s.buf, s.to)
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			if s.running.Err() != nil {
+				return ErrStopped
+			}
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if err := conn.SetWriteDeadline(time.Now().Add(writeStep)); err != nil {
+				return err
+			}
+		case isQueueFull(err) && tries < fullQueueTries:
+			tries++
+			if !s.pause(fullQueuePause) {
+				return ErrStopped
+			}
+			if ctx.Err() != nil {
+				return err
+			}
+		default:
+			return err
+		}
+	}
+}
+
+// pause waits for d, or returns false once Close begins.
+func (s *multicastSession) pause(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-s.running.Done():
+		return false
+	}
+}
+
+// read receives datagrams until Close.
+func (s *multicastSession) read() {
+	var (
+		in       = newReceiver(s.running, s.multicast, s.receive)
+		buf      = make([]byte, 64<<10) // more than any UDP datagram
+		badInput occasionally
+		badRead  occasionally
+	)
+	for {
+		n, from, err := s.conn.ReadFromUDPAddrPort(buf)
+		if err == nil {
+			at, problem := in.datagram(buf[:n])
+			if problem != "" && badInput.ok(time.Now()) {
+				s.log.Warn("autobus: discarded a datagram that isn't a message", "from", from.String(), "bytes", n, "problem", problem, "offset", at)
+			}
+			continue
+		}
+		if s.running.Err() != nil || errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if badRead.ok(time.Now()) {
+			s.log.Warn("autobus: receiving failed; going on", "error", err)
+		}
+		if !s.pause(readPause) {
+			return
+		}
+	}
+}
+
+// A receiver turns datagrams into calls of receive.
+type receiver struct {
+	running  context.Context
+	channels *channelSet
+	receive  func(ctx context.Context, channel, payload []byte)
+	copies   copies
+	sources  sources
+
+	malformed, lost, duplicates *atomic.Uint64
+
+	channel, data []byte // room to unescape in
+}
+
+func newReceiver(running context.Context, m *multicast, receive func(ctx context.Context, channel, payload []byte)) *receiver {
+	return &receiver{
+		running:    running,
+		channels:   &m.channels,
+		receive:    receive,
+		copies:     newCopies(),
+		sources:    newSources(),
+		malformed:  &m.malformed,
+		lost:       &m.lost,
+		duplicates: &m.duplicates,
+	}
+}
+
+// datagram receives one; problem says what is wrong with it, and at which offset.
+func (r *receiver) datagram(b []byte) (at int, problem string) {
+	e, at, problem := parseEnvelope(b)
+	if problem != "" {
+		r.malformed.Add(1)
+		return at, problem
+	}
+	if e.seq != 0 {
+		if r.copies.seen(&e) {
+			r.duplicates.Add(1)
+			return 0, ""
+		}
+		if lost := r.sources.count(e.src, e.seq); lost != 0 {
+			r.lost.Add(uint64(lost))
+		}
+	}
+	channel := e.channel
+	if e.channelEscaped {
+		r.channel = appendUnquoted(r.channel[:0], channel)
+		channel = r.channel
+	}
+	if !r.channels.has(channel) {
+		return 0, ""
+	}
+	data := e.data
+	if e.dataEscaped {
+		r.data = appendUnquoted(r.data[:0], data)
+		data = r.data
+	}
+	r.receive(r.running, channel, data)
+	return 0, ""
+}
+
+// The envelope: what is around a message in a datagram.
+
+const (
+	envelopeChannel = `{"channel":`
+	envelopeData    = `,"data":`
+	envelopeSrc     = `,"src":"`
+	envelopeSeq     = `","seq":`
+
+	// envelopeSize is the most that an envelope adds to a channel and a
+	// payload, their quotes included.
+	envelopeSize = len(envelopeChannel+envelopeData+envelopeSrc+envelopeSeq) + 4 + 16 + len("18446744073709551615") + len("}")
+)
+
+func appendEnvelope(dst []byte, channel string, payload []byte, src *[16]byte, seq uint64) []byte {
+	dst = append(dst, envelopeChannel...)
+	dst = appendQuoted(dst, channel)
+	dst = append(dst, envelopeData...)
+	dst = appendQuoted(dst, payload)
+	dst = append(dst, envelopeSrc...)
+	dst = append(dst, src[:]...)
+	dst = append(dst, envelopeSeq...)
+	dst = strconv.AppendUint(dst, seq, 10)
+	return append(dst, '}')
+}
+
+// An envelope is a parsed one.
+type envelope struct {
+	channel, data               []byte // as they stand between the quotes
+	channelEscaped, dataEscaped bool
+	src, seq                    uint64 // seq is 0 unless both are there and good
+}
+
+const (
+	wantObject  = "want '{'"
+	wantComma   = "want ',' or '}'"
+	wantChannel = "no channel"
+	wantData    = "no data"
+	wantString  = "want a string here"
+	wantEnd     = "want the end"
+)
+
+// parseEnvelope parses a datagram. Of fields that are there twice the last
+// counts, as in Python; those it doesn't know it skips.
+func parseEnvelope(b []byte) (e envelope, at int, problem string) {
+	i := skipSpace(b, 0)
+	if i == len(b) || b[i] != '{' {
+		return e, i, wantObject
+	}
+	i = skipSpace(b, i+1)
+	for first := true; ; first = false {
+		if i == len(b) {
+			return e, i, endless
+		}
+		if b[i] == '}' && first {
+			break
+		}
+		name, escaped := i, false
+		if b[i] != '"' {
+			return e, i, wantName
+		}
+		if i, escaped, problem = scanString(b, i); problem != "" {
+			return e, i, problem
+		}
+		key := b[name+1 : i-1]
+		if escaped {
+			key = appendUnquoted(nil, key)
+		}
+		if i, problem = scanColon(b, i); problem != "" {
+			return e, i, problem
+		}
+		if i, problem = e.field(b, key, i); problem != "" {
+			return e, i, problem
+		}
+		i = skipSpace(b, i)
+		if i == len(b) {
+			return e, i, endless
+		}
+		if b[i] == '}' {
+			break
+		}
+		if b[i] != ',' {
+			return e, i, wantComma
+		}
+		i = skipSpace(b, i+1)
+	}
+	if i = skipSpace(b, i+1); i != len(b) {
+		return e, i, wantEnd
+	}
+	if e.channel == nil {
+		return e, i, wantChannel
+	}
+	if e.data == nil {
+		return e, i, wantData
+	}
+	if e.src == 0 {
+		e.seq = 0
+	}
+	return e, i, ""
+}
+
+// field scans the value at i.
+func (e *envelope) field(b, key []byte, i int) (end int, problem string) {
+	switch string(key) {
+	case "channel":
+		e.channel, e.channelEscaped, end, problem = stringField(b, i)
+		return end, problem
+	case "data":
+		e.data, e.dataEscaped, end, problem = stringField(b, i)
+		return end, problem
+	}
+	if end, problem = skipValue(b, i, 1); problem != "" {
+		return end, problem
+	}
+	switch string(key) {
+	case "src":
+		e.src = parseSrc(b[i:end])
+	case "seq":
+		e.seq = parseSeq(b[i:end])
+	}
+	return end, ""
+}
+
+func stringField(b []byte, i int) (s []byte, escaped bool, end int, problem string) {
+	if b[i] != '"' {
+		return nil, false, i, wantString
+	}
+	if end, escaped, problem = scanString(b, i); problem != "" {
+		return nil, false, end, problem
+	}
+	return b[i+1 : end-1 : end-1], escaped, end, ""
+}
+
+// parseSrc returns 0 for what isn't 16 hexadecimal digits in quotes.
+func parseSrc(value []byte) (src uint64) {
+	if len(value) != 18 || value[0] != '"' {
+		return 0
+	}
+	for _, c := range value[1:17] {
+		switch {
+		case c-'0' <= 9:
+			c -= '0'
+		case c-'a' <= 5:
+			c -= 'a' - 10
+		case c-'A' <= 5:
+			c -= 'A' - 10
+		default:
+			return 0
+		}
+		src = src<<4 | uint64(c)
+	}
+	return src
+}
+
+// parseSeq returns 0 for what isn't an integer from 1 to 1<<63.
+func parseSeq(value []byte) (seq uint64) {
+	if len(value) > len("9223372036854775808") {
+		return 0
+	}
+	for _, c := range value {
+		if c-'0' > 9 {
+			return 0
+		}
+		seq = seq*10 + uint64(c-'0')
+	}
+	if seq > 1<<63 {
+		return 0
+	}
+	return seq
+}
+
+func appendHex(dst []byte, v uint64) []byte {
+	for shift := 60; shift >= 0; shift -= 4 {
+		dst = append(dst, "0123456789abcdef"[v>>shift&15])
+	}
+	return dst
+}
+
+// copies remembers the last messages, to drop a second copy: from 4,096 to
+// twice that.
+//
+// It knows them by all they say, not by src and seq alone: whoever overhears a
+// src could otherwise spend its next numbers on messages of their own, and
+// have the true ones dropped as copies. The hash's seed is secret for the same
+// reason.
+type copies struct {
+	seed        maphash.Seed
+	recent, old map[uint64]struct{}
+}
+
+const maxRecent = 4096
+
+func newCopies() copies {
+	return copies{
+		seed:   maphash.MakeSeed(),
+		recent: make(map[uint64]struct{}, maxRecent),
+		old:    make(map[uint64]struct{}, maxRecent),
+	}
+}
+
+// seen notes e, and tells whether it had before.
+func (c *copies) seen(e *envelope) bool {
+	var h maphash.Hash
+	h.SetSeed(c.seed)
+	var numbers [24]byte
+	for i := range 8 {
+		numbers[i] = byte(e.src >> (8 * i))
+		numbers[8+i] = byte(e.seq >> (8 * i))
+		numbers[16+i] = byte(len(e.channel) >> (8 * i)) // where data begins
+	}
+	h.Write(numbers[:])
+	h.Write(e.channel)
+	h.Write(e.data)
+	id := h.Sum64()
+	if _, ok := c.recent[id]; ok {
+		return true
+	}
+	if _, ok := c.old[id]; ok {
+		return true
+	}
+	if len(c.recent) == maxRecent {
+		c.recent, c.old = c.old, c.recent
+		clear(c.recent)
+	}
+	c.recent[id] = struct{}{}
+	return false
+}
+
+// sources counts the messages that gaps in each source's seq show to be lost.
+type sources map[uint64]*source
+
+const (
+	maxSources = 1024
+
+	// seqWindow is how far behind the newest a message may come and still be
+	// told from a source that began anew.
+	seqWindow = 1024
+
+	// maxSeqJump is the longest gap that is believed.
+	maxSeqJump = 1 << 20
+)
+
+// A source is who sends.
+type source struct {
+	newest uint64
+	jump   uint64 // how many the last step forward counted as lost
+	// missing has a bit for each of the seqWindow up to newest that is counted
+	// as lost, at seq modulo seqWindow.
+	missing [seqWindow / 64]uint64
+}
+
+func newSources() sources { return make(sources) }
+
+// count notes a message and returns by how much that changes the number of
+// lost ones: down again, when one comes late.
+func (m sources) count(src, seq uint64) (lost int) {
+	s := m[src]
+	if s == nil {
+		s = m.add(src)
+		s.newest = seq
+		return 0
+	}
+	switch {
+	case seq > s.newest && seq-s.newest <= maxSeqJump:
+		s.jump = seq - s.newest - 1
+		for i := max(s.newest+1, seq-min(seq, seqWindow)); i < seq; i++ {
+			s.missing[i%seqWindow/64] |= 1 << (i % 64)
+		}
+		s.missing[seq%seqWindow/64] &^= 1 << (seq % 64)
+		s.newest = seq
+		return int(s.jump)
+	case seq <= s.newest && s.newest-seq < seqWindow:
+		word, bit := &s.missing[seq%seqWindow/64], uint64(1)<<(seq%64)
+		if *word&bit == 0 {
+			return 0
+		}
+		*word &^= bit
+		if s.jump > 0 {
+			s.jump--
+		}
+		return -1
+	}
+	if seq < s.newest {
+		// The source never was where the last step led: somebody forged that.
+		lost = -int(s.jump)
+	}
+	*s = source{newest: seq}
+	return lost
+}
+
+// add makes room for a new source, in the place of another if need be.
+func (m sources) add(src uint64) *source {
+	s := new(source)
+	if len(m) == maxSources {
+		for other := range m {
+			s = m[other]
+			delete(m, other)
+			break
+		}
+		*s = source{}
+	}
+	m[src] = s
+	return s
+}
+
+// A channelSet is the channels subscribed to.
+type channelSet struct {
+	mu    sync.RWMutex        // guards what follows
+	exact map[string]struct{} // by channel
+	every map[string]struct{} // "autobus:x:" for "autobus:x:*"
+}
+
+func (c *channelSet) add(channel string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.exact == nil {
+		c.exact, c.every = make(map[string]struct{}), make(map[string]struct{})
+	}
+	if prefix, ok := strings.CutSuffix(channel, ":*"); ok {
+		c.every[prefix+":"] = struct{}{}
+	} else {
+		c.exact[channel] = struct{}{}
+	}
+}
+
+func (c *channelSet) remove(channel string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if prefix, ok := strings.CutSuffix(channel, ":*"); ok {
+		delete(c.every, prefix+":")
+	} else {
+		delete(c.exact, channel)
+	}
+}
+
+func (c *channelSet) clear() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.exact, c.every = nil, nil
+}
+
+func (c *channelSet) has(channel []byte) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if _, ok := c.exact[string(channel)]; ok {
+		return true
+	}
+	name := bytes.LastIndexByte(channel, ':') + 1
+	if name == 0 || name == len(channel) {
+		return false
+	}
+	_, ok := c.every[string(channel[:name])]
+	return ok
+}
+
+// A multicastURL is what a udp:// URL says.
+type multicastURL struct {
+	group      netip.Addr
+	port       uint16
+	interfaces []string // none: all
+	ttl        int
+	loopback   bool
+	readBuffer int
+}
+
+// parseMulticastURL takes what net/url and its Query do, without linking that.
+func parseMulticastURL(rawURL string) (u multicastURL, err error) {
+	u = multicastURL{ttl: defaultTTL, loopback: true, readBuffer: defaultReadBuffer}
+	const scheme = "udp://"
+	if len(rawURL) < len(scheme) || !strings.EqualFold(rawURL[:len(scheme)], scheme) {
+		return u, badURL(rawURL, "it must begin with "+scheme)
+	}
+	rest, _, hasFragment := strings.Cut(rawURL[len(scheme):], "#")
+	rest, query, _ := strings.Cut(rest, "?")
+	host, path, _ := strings.Cut(rest, "/")
+	switch {
+	case strings.Contains(host, "@"):
+		return u, badURL(rawURL, "multicast knows no user and no password: leave out what is before the '@'")
+	case hasFragment:
+		return u, badURL(rawURL, "nothing may follow a '#': write %23 for one in a value")
+	case path != "":
+		return u, badURL(rawURL, "it can't have a path such as "+strconv.Quote("/"+path))
+	}
+	problem := u.parseHost(host)
+	if problem == "" {
+		problem = u.parseOptions(query)
+	}
+	if problem != "" {
+		return u, badURL(rawURL, problem)
+	}
+	return u, nil
+}
+
+// badURL keeps what may be a password to itself.
+func badURL(rawURL, problem string) error {
+	if strings.Contains(rawURL, "@") {
+		return &failure{text: "bad multicast URL: " + problem}
+	}
+	return &failure{text: "bad multicast URL " + strconv.Quote(rawURL) + ": " + problem}
+}
+
+func (u *multicastURL) parseHost(host string) (problem string) {
+	group, port := host, ""
+	if strings.HasPrefix(host, "[") {
+		end := strings.IndexByte(host, ']')
+		if end < 0 {
+			return "the '[' has no ']'"
+		}
+		group, port = host[1:end], host[end+1:]
+		if port != "" && port[0] != ':' {
+			return "want :PORT after the ']', not " + strconv.Quote(port)
+		}
+		var zone string
+		var hasZone bool
+		if group, zone, hasZone = strings.Cut(group, "%"); hasZone {
+			// RFC 6874, section 2 writes the '%' as %25; people don't.
+			if zone, hasZone = unescapeURL(strings.TrimPrefix(zone, "25")); !hasZone || zone == "" {
+				return "the zone after the '%' must be a network interface, as in %25eth0"
+			}
+			u.interfaces = []string{zone}
+		}
+		if !strings.Contains(group, ":") {
+			return "only IPv6 groups stand in brackets, not " + strconv.Quote(group)
+		}
+	} else if strings.Count(host, ":") > 1 {
+		return "an IPv6 group stands in brackets, as in udp://[ff02::1234]:5000"
+	} else if i := strings.IndexByte(host, ':'); i >= 0 {
+		group, port = host[:i], host[i:]
+	}
+	if group == "" {
+		group = defaultGroup
+	}
+	addr, err := netip.ParseAddr(group)
+	if err != nil {
+		return "the group " + strconv.Quote(group) + " isn't an IP address, such as 239.255.0.1 or [ff02::1234]; multicast goes by no names"
+	}
+	if u.group = addr.Unmap(); !u.group.IsMulticast() {
+		return "the group " + group + " isn't a multicast address: those are 224.0.0.0 to 239.255.255.255, and IPv6 from ff00:: on"
+	}
+	if port == "" || port == ":" {
+		u.port = defaultPort
+		return ""
+	}
+	n, err := strconv.ParseUint(port[1:], 10, 16)
+	if err != nil || n == 0 {
+		return "the port must be a number from 1 to 65535, not " + strconv.Quote(port[1:])
+	}
+	u.port = uint16(n)
+	return ""
+}
+
+// multicastOptions are the names of the options, sorted.
+var multicastOptions = []string{"interface", "loopback", "rcvbuf", "ttl"}
+
+func (u *multicastURL) parseOptions(query string) (problem string) {
+	var given [4]bool // by place in multicastOptions
+	given[0] = u.interfaces != nil
+	for part := range strings.SplitSeq(query, "&") {
+		if part == "" {
+			continue
+		}
+		if strings.Contains(part, ";") {
+			return "options are separated by '&', not ';'"
+		}
+		rawName, rawValue, _ := strings.Cut(part, "=")
+		name, ok := unescapeQuery(rawName)
+		if !ok {
+			return "a '%' must start an escape such as %20, unlike in " + strconv.Quote(rawName)
+		}
+		value, ok := unescapeQuery(rawValue)
+		if !ok {
+			return "a '%' must start an escape such as %20, unlike in " + strconv.Quote(part)
+		}
+		i := slices.Index(multicastOptions, name)
+		if i < 0 {
+			return unknownOption(name, multicastOptions)
+		}
+		if given[i] {
+			if name == "interface" {
+				return "interface= stands there twice (a zone counts): write interface=eth0,eth1 for several"
+			}
+			return name + "= stands there twice"
+		}
+		given[i] = true
+		if problem = u.setOption(name, value); problem != "" {
+			return problem
+		}
+	}
+	return ""
+}
+
+func (u *multicastURL) setOption(name, value string) (problem string) {
+	var err error
+	switch name {
+	case "interface":
+		for name := range strings.SplitSeq(value, ",") {
+			if name == "" {
+				return "interface= must name network interfaces, such as interface=eth0 or interface=eth0,wlan0, not " + strconv.Quote(value)
+			}
+			if !slices.Contains(u.interfaces, name) {
+				u.interfaces = append(u.interfaces, name)
+			}
+		}
+	case "loopback":
+		switch strings.ToLower(value) {
+		case "1", "true", "yes", "on":
+			u.loopback = true
+		case "0", "false", "no", "off":
+			u.loopback = false
+		default:
+			return "loopback= must be 1, true, yes, on, 0, false, no or off, not " + strconv.Quote(value)
+		}
+	case "rcvbuf":
+		if u.readBuffer, err = strconv.Atoi(value); err != nil || u.readBuffer < 1 || u.readBuffer > maxReadBuffer {
+			return "rcvbuf= must be a number of bytes from 1 to " + strconv.Itoa(maxReadBuffer) + ", not " + strconv.Quote(value)
+		}
+	case "ttl":
+		if u.ttl, err = strconv.Atoi(value); err != nil || u.ttl < 0 || u.ttl > 255 {
+			return "ttl= must be a number from 0 to 255, not " + strconv.Quote(value)
+		}
+	}
+	return ""
+}
+
+// unescapeQuery undoes percent-encoding, and '+' for a space as url.Values
+// writes it.
+func unescapeQuery(s string) (text string, ok bool) {
+	return unescapeURL(strings.ReplaceAll(s, "+", " "))
+}
+
+func unescapeURL(s string) (text string, ok bool) {
+	if !strings.Contains(s, "%") {
+		return s, true
+	}
+	b := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		if c == '%' {
+			if i+2 >= len(s) {
+				return "", false
+			}
+			n, err := strconv.ParseUint(s[i+1:i+3], 16, 8)
+			if err != nil {
+				return "", false
+			}
+			c = byte(n)
+			i += 2
+		}
+		b = append(b, c)
+	}
+	return string(b), true
+}
+
+// unknownOption names the options there are, and the one that was meant.
+func unknownOption(name string, known []string) (problem string) {
+	problem = "there is no option " + strconv.Quote(name)
+	best := 3 // typing errors
+	for _, k := range known {
+		if d := editDistance(strings.ToLower(name), k); d < best && d < len(k) {
+			best = d
+			problem = "there is no option " + strconv.Quote(name) + "; did you mean " + k + "?"
+		}
+	}
+	return problem + " (the options are " + strings.Join(known, ", ") + ")"
+}
+
+// editDistance counts the letters to change, add or leave out.
+func editDistance(a, b string) int {
+	if len(a) > 32 { // an attacker's, or worse
+		return len(a)
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost = 1 + min(diagonal, row[j], row[j+1])
+			}
+			diagonal, row[j+1] = row[j+1], cost
+		}
+	}
+	return row[len(b)]
+}
