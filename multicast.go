@@ -87,8 +87,26 @@ func newMulticast(rawURL string) (*multicast, error) {
 	}, nil
 }
 
-func (m *multicast) Subscribe(channel string)   { m.channels.add(channel) }
-func (m *multicast) Unsubscribe(channel string) { m.channels.remove(channel) }
+// Subscribe has the group joined for the first channel, and Unsubscribe has it
+// left after the last: a process that only publishes is not woken by others'
+// messages, nor by its own.
+func (m *multicast) Subscribe(channel string) {
+	if m.channels.add(channel) == 1 {
+		m.look()
+	}
+}
+
+func (m *multicast) Unsubscribe(channel string) {
+	if m.channels.remove(channel) == 0 {
+		m.look()
+	}
+}
+
+func (m *multicast) look() {
+	if s := m.session(); s != nil {
+		s.look()
+	}
+}
 
 // Start has nobody to connect to: ctx doesn't matter to it.
 func (m *multicast) Start(_ context.Context, receive func(ctx context.Context, channel, payload []byte), log Logger) error {
@@ -185,7 +203,7 @@ type multicastSession struct {
 	running context.Context // ends when Close begins
 	cancel  context.CancelFunc
 
-	// Only look uses these.
+	looking  sync.Mutex        // is held by look, and guards the next two
 	members  map[string]member // by interface name
 	isolated bool              // no interface is joined, which was said
 
@@ -356,6 +374,8 @@ func (s *multicastSession) watch() {
 // look brings the memberships and the ways to send in line with the network
 // interfaces there are.
 func (s *multicastSession) look() {
+	s.looking.Lock()
+	defer s.looking.Unlock()
 	cards, err := s.cards()
 	if err != nil {
 		// Android shows apps no interfaces. What the system takes for the
@@ -363,7 +383,11 @@ func (s *multicastSession) look() {
 		s.log.Debug("autobus: the network interfaces can't be listed; leaving the choice to the system", "error", err)
 		cards = []card{{}}
 	}
-	s.join(cards)
+	if s.channels.empty() {
+		s.join(nil)
+	} else {
+		s.join(cards)
+	}
 	s.setWays(cards)
 }
 
@@ -444,11 +468,12 @@ func (s *multicastSession) join(cards []card) {
 		}
 		s.members[c.name] = member{c, err}
 	}
-	if joined == 0 && !s.isolated {
+	isolated := joined == 0 && !s.channels.empty()
+	if isolated && !s.isolated {
 		s.log.Warn("autobus: no network interface is up that can receive from the multicast group; waiting for one",
 			"group", s.to.String(), "interface", strings.Join(s.interfaces, ","))
 	}
-	s.isolated = joined == 0
+	s.isolated = isolated
 }
 
 // sameMembership tells whether a membership on c is still one on now.
@@ -1060,7 +1085,8 @@ type channelSet struct {
 	every map[string]struct{} // "autobus:x:" for "autobus:x:*"
 }
 
-func (c *channelSet) add(channel string) {
+// add returns how many channels there are then, as does remove.
+func (c *channelSet) add(channel string) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.exact == nil {
@@ -1071,9 +1097,10 @@ func (c *channelSet) add(channel string) {
 	} else {
 		c.exact[channel] = struct{}{}
 	}
+	return len(c.exact) + len(c.every)
 }
 
-func (c *channelSet) remove(channel string) {
+func (c *channelSet) remove(channel string) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if prefix, ok := strings.CutSuffix(channel, ":*"); ok {
@@ -1081,6 +1108,13 @@ func (c *channelSet) remove(channel string) {
 	} else {
 		delete(c.exact, channel)
 	}
+	return len(c.exact) + len(c.every)
+}
+
+func (c *channelSet) empty() bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return len(c.exact)+len(c.every) == 0
 }
 
 func (c *channelSet) clear() {

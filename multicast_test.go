@@ -652,6 +652,24 @@ func TestMulticastTwoTransports(t *testing.T) {
 }
 
 // Subscriptions may change at any time; messages for nobody go unheard.
+// A transport without subscriptions isn't woken by others' datagrams.
+func TestMulticastJoinsForSubscribersOnly(t *testing.T) {
+	m := testMulticast(t, ownURL(t))
+	h := make(heard, 10)
+	startMulticast(t, m, h.receive)
+	raw := sender(t, m)
+	for range 2 {
+		raw("garbage that nobody hears")
+		m.Subscribe("c")
+		raw(`{"channel":"c","data":"heard"}`)
+		h.next(t, "c", "heard")
+		m.Unsubscribe("c")
+	}
+	if got := m.stats().DroppedMalformed; got != 0 {
+		t.Errorf("%d datagrams came while nobody listened", got)
+	}
+}
+
 func TestMulticastSubscribeWhileRunning(t *testing.T) {
 	m := testMulticast(t, ownURL(t))
 	h := make(heard, 100)
