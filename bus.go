@@ -292,24 +292,53 @@ type outbox struct {
 	size     func(channel string, payload []byte) (size, limit int)
 	prefix   string
 	channels map[string]string // by type name
-	payloads []byte            // one after another
-	messages []outgoing
-	bytes    int           // of payloads here and on their way
-	idle     bool          // the writer waits for wake
-	wake     chan struct{} // has room for one
-	progress chan struct{} // closed when the writer has got on, for Flush
+	batches  []*batch          // the oldest first; the last one is being filled
+	spare    []*batch          // empty, to be used again
+	bytes    int               // of payloads here and on their way
+	idle     bool              // the writer waits for wake
+	wake     chan struct{}     // has room for one
+	progress chan struct{}     // closed when the writer has got on, for Flush
 
 	published, sent, unsent uint64 // messages taken, handed on, lost
 }
 
-// outgoing is a message in an outbox.
+// A batch is messages that go to the transport at once.
+type batch struct {
+	payloads []byte // one after another
+	messages []outgoing
+}
+
 type outgoing struct {
 	name string
 	end  int // of its payload
 }
 
-// maxChannels bounds the channel names that an outbox remembers.
-const maxChannels = 4096
+const (
+	batchSize   = 64 << 10 // bytes of payload in a batch, unless it is one message
+	maxSpare    = 16       // batches kept for use again
+	maxChannels = 4096     // channel names that an outbox remembers
+)
+
+// add puts a message into the last batch that has room.
+func (o *outbox) add(name string, payload []byte) {
+	n := len(o.batches)
+	if n == 0 || len(o.batches[n-1].payloads)+len(payload) > batchSize {
+		last := new(batch)
+		if i := len(o.spare) - 1; i >= 0 {
+			last, o.spare = o.spare[i], o.spare[:i]
+		} else if n > 0 { // it will be filled like the one before
+			last.payloads = make([]byte, 0, batchSize)
+			last.messages = make([]outgoing, 0, len(o.batches[n-1].messages))
+		}
+		o.batches = append(o.batches, last)
+		n++
+	}
+	last := o.batches[n-1]
+	last.payloads = append(last.payloads, payload...)
+	last.messages = append(last.messages, outgoing{name, len(last.payloads)})
+	o.bytes += len(payload)
+	o.published++
+}
 
 // channel returns the channel of a type.
 func (o *outbox) channel(name string) string {
@@ -356,10 +385,7 @@ func (b *Bus) enqueue(name string, payload []byte) error {
 			cause: ErrBacklog,
 		}
 	}
-	o.payloads = append(o.payloads, payload...)
-	o.messages = append(o.messages, outgoing{name, len(o.payloads)})
-	o.bytes += len(payload)
-	o.published++
+	o.add(name, payload)
 	if o.idle {
 		o.idle = false
 		o.wake <- struct{}{}
@@ -405,62 +431,55 @@ func (o *outbox) lost() int {
 }
 
 // write hands on what gathers in the outbox, until it is closed and empty:
-// while one batch is on its way, the next one forms.
+// while some batches are on their way, the next ones form.
 func (b *Bus) write(s *session) {
 	defer close(s.written)
+	var batches []*batch
+	var messages []Message
 	o := &b.out
-	var (
-		payloads []byte
-		messages []outgoing
-		batch    []Message
-	)
 	for {
 		o.mu.Lock()
-		for len(o.messages) == 0 {
+		for len(o.batches) == 0 {
 			if o.closed {
 				o.mu.Unlock()
 				return
-			}
-			if cap(payloads) > keepBuffer {
-				payloads, messages, batch = nil, nil, nil
-			}
-			if cap(o.payloads) > keepBuffer {
-				o.payloads, o.messages = nil, nil
 			}
 			o.idle = true
 			o.mu.Unlock()
 			<-o.wake
 			o.mu.Lock()
 		}
-		payloads, o.payloads = o.payloads, payloads[:0]
-		messages, o.messages = o.messages, messages[:0]
-		start := 0
-		for _, m := range messages {
-			batch = append(batch, Message{o.channel(m.name), payloads[start:m.end]})
-			start = m.end
-		}
+		batches, o.batches = o.batches, batches[:0]
 		o.mu.Unlock()
-
-		for rest := batch; len(rest) > 0; {
-			n := min(len(rest), sendChunk)
-			b.send(s, rest[:n])
-			rest = rest[n:]
+		for i, batch := range batches {
+			messages = b.send(s, batch, messages[:0])
+			batches[i] = nil
 		}
-		clear(batch)
-		batch = batch[:0]
 	}
 }
 
-// send hands messages to the transport, and accounts for them.
-func (b *Bus) send(s *session, messages []Message) {
-	lost, err := s.transport.Send(s.send, messages)
+// send hands a batch to the transport, and accounts for it.
+func (b *Bus) send(s *session, batch *batch, messages []Message) []Message {
 	o := &b.out
+	start := 0
 	o.mu.Lock()
-	for _, m := range messages {
-		o.bytes -= len(m.Payload)
+	for _, m := range batch.messages {
+		messages = append(messages, Message{o.channel(m.name), batch.payloads[start:m.end]})
+		start = m.end
 	}
+	o.mu.Unlock()
+
+	lost, err := s.transport.Send(s.send, messages)
+
+	o.mu.Lock()
+	o.bytes -= len(batch.payloads)
 	o.sent += uint64(len(messages) - lost)
 	o.unsent += uint64(lost)
+	if len(o.spare) < maxSpare && cap(batch.payloads) <= 2*batchSize {
+		clear(batch.messages)
+		batch.payloads, batch.messages = batch.payloads[:0], batch.messages[:0]
+		o.spare = append(o.spare, batch)
+	}
 	if o.progress != nil {
 		close(o.progress)
 		o.progress = nil
@@ -469,6 +488,8 @@ func (b *Bus) send(s *session, messages []Message) {
 	if err != nil && s.send.Err() == nil && b.sendLog.ok(time.Now()) {
 		s.log.Error("autobus: messages could not be sent", "lost", lost, "error", err)
 	}
+	clear(messages)
+	return messages
 }
 
 // Flush waits until the transport has handed on all that was published before

@@ -35,21 +35,19 @@ func hostileSubscriber() int {
 	b := &Bus{URL: os.Getenv("AUTOBUS_TEST_URL"), Logger: log}
 	var report hostileReport
 	seen := make(map[int]bool)
-	out := bufio.NewWriter(os.Stdout)
 	SubscribeOn(b, func(_ context.Context, e good) error {
 		if seen[e.N] {
 			report.Twice++
 		}
 		seen[e.N] = true
-		fmt.Fprintln(out, e.N)
-		return out.Flush()
+		fmt.Println(e.N)
+		return nil
 	})
 	if err := b.Start(background); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	fmt.Fprintln(out, "started")
-	out.Flush()
+	fmt.Println("started")
 	io.Copy(io.Discard, os.Stdin)
 	if err := b.Stop(background); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -61,8 +59,7 @@ func hostileSubscriber() int {
 	report.Stats = b.Stats()
 	report.Resident = peakResident()
 	report.Log = len(log.lines)
-	json.NewEncoder(out).Encode(report)
-	out.Flush()
+	json.NewEncoder(os.Stdout).Encode(report)
 	return 0
 }
 
