@@ -573,7 +573,7 @@ func (s *multicastSession) sendError(err error) error {
 	switch {
 	case s.group.Is6() && runtime.GOOS == "linux" && isNoRoute(err):
 		// Linux gives lo no route for IPv6 multicast, unlike other interfaces.
-		text += " (is a network interface up? For loopback alone, root may run: ip -6 route add ff00::/8 dev lo table local)"
+		text += " (is a network interface up? For loopback alone, root may run: ip -6 route add local ff00::/8 dev lo)"
 	case len(s.interfaces) > 0:
 		text += " on " + strings.Join(s.interfaces, ", ") + " (is it up, with an address?)"
 	case errors.Is(err, errNoWay) || isNoRoute(err):
@@ -809,10 +809,9 @@ type envelope struct {
 const (
 	wantObject  = "want '{'"
 	wantComma   = "want ',' or '}'"
-	wantChannel = "no channel"
-	wantData    = "no data"
-	wantString  = "want a string here"
-	wantEnd     = "want the end"
+	wantChannel = `no "channel" that is a string`
+	wantData    = `no "data" that is a string`
+	wantEnd     = "something follows the envelope"
 )
 
 // parseEnvelope parses a datagram. Of fields that are there twice the last
@@ -876,34 +875,31 @@ func parseEnvelope(b []byte) (e envelope, at int, problem string) {
 
 // field scans the value at i.
 func (e *envelope) field(b, key []byte, i int) (end int, problem string) {
-	switch string(key) {
-	case "channel":
-		e.channel, e.channelEscaped, end, problem = stringField(b, i)
-		return end, problem
-	case "data":
-		e.data, e.dataEscaped, end, problem = stringField(b, i)
-		return end, problem
-	}
 	if end, problem = skipValue(b, i, 1); problem != "" {
 		return end, problem
 	}
+	value := b[i:end]
 	switch string(key) {
+	case "channel":
+		e.channel, e.channelEscaped = unquote(value)
+	case "data":
+		e.data, e.dataEscaped = unquote(value)
 	case "src":
-		e.src = parseSrc(b[i:end])
+		e.src = parseSrc(value)
 	case "seq":
-		e.seq = parseSeq(b[i:end])
+		e.seq = parseSeq(value)
 	}
 	return end, ""
 }
 
-func stringField(b []byte, i int) (s []byte, escaped bool, end int, problem string) {
-	if b[i] != '"' {
-		return nil, false, i, wantString
+// unquote returns what stands between the quotes, nil if value is no string,
+// and whether there are escapes in it.
+func unquote(value []byte) (s []byte, escaped bool) {
+	if value[0] != '"' {
+		return nil, false
 	}
-	if end, escaped, problem = scanString(b, i); problem != "" {
-		return nil, false, end, problem
-	}
-	return b[i+1 : end-1 : end-1], escaped, end, ""
+	s = value[1 : len(value)-1 : len(value)-1]
+	return s, bytes.IndexByte(s, '\\') >= 0
 }
 
 // parseSrc returns 0 for what isn't 16 hexadecimal digits in quotes.
@@ -1186,7 +1182,7 @@ func badURL(rawURL, problem string) error {
 func (u *multicastURL) parseHost(host string) (problem string) {
 	group, port := host, ""
 	if strings.HasPrefix(host, "[") {
-		end := strings.IndexByte(host, ']')
+		end := strings.LastIndexByte(host, ']')
 		if end < 0 {
 			return "the '[' has no ']'"
 		}
