@@ -1163,23 +1163,7 @@ func scanString[S text](s S, i int) (end int, escaped bool, problem string) {
 			escaped = true
 			n := escapeLen(s, i)
 			if n == 0 {
-				return i, escaped, `a bad escape: want one of \" \\ \/ \b \f \n \r \t \u			d.fail(start, wantName)
-			return
-		}
-		end, escaped, problem := scanString(d.text, start)
-		if !d.end(end, problem) || !d.end(scanColon(d.text, end)) {
-			return
-		}
-		name := d.unquoted(d.text[start+1:end-1], escaped)
-			d.fail(start, wantName)
-			return
-		}
-		end, escaped, problem := scanString(d.text, start)
-		if !d.end(end, problem) || !d.end(scanColon(d.text, end)) {
-			return
-		}
-		name := d.unquoted(d.text[start+1:end-1], escaped)
-`
+				return i, escaped, "a bad escape"
 			}
 			i += n
 		default:
