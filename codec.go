@@ -621,11 +621,15 @@ func (d *Decoder) Kind() Kind {
 // is nothing to read.
 func (d *Decoder) take() byte {
 	if !d.ready {
-		d.fail(d.at, "Unmarshal reads a value where there is none, or reads it twice")
-		return 0
+		return d.nothing()
 	}
 	d.ready = false
 	return d.text[d.at]
+}
+
+func (d *Decoder) nothing() byte {
+	d.fail(d.at, "Unmarshal reads a value where there is none, or reads it twice")
+	return 0
 }
 
 // mismatch fails with what was wanted and what stands there.
@@ -723,8 +727,9 @@ func (d *Decoder) integer() (magnitude uint64, negative bool) {
 	for ; i < len(s) && s[i]-'0' <= 9; i++ {
 		magnitude = magnitude*10 + uint64(s[i]-'0')
 	}
-	// Up to 19 digits can't have overflowed.
-	if n := i - digits; n > 0 && n <= 19 && (n == 1 || s[digits] != '0') && (i == len(s) || s[i] != '.' && s[i]|0x20 != 'e') {
+	// Up to 19 digits can't have overflowed. Without a c there is nothing to
+	// read, whatever d.at points to.
+	if n := i - digits; c != 0 && n > 0 && n <= 19 && (n == 1 || s[digits] != '0') && (i == len(s) || s[i] != '.' && s[i]|0x20 != 'e') {
 		d.at = i
 		return magnitude, negative
 	}
@@ -742,24 +747,38 @@ func (d *Decoder) oddInteger(c byte) (magnitude uint64, negative bool) {
 	if negative = text[0] == '-'; negative {
 		text = text[1:]
 	}
-	if !isFloat {
-		magnitude, err := strconv.ParseUint(text, 10, 64)
-		if err != nil {
-			d.fail(start, "the integer doesn't fit in 64 bits")
+	if isFloat {
+		if text, ok = wholeDigits(text); !ok {
+			d.fail(start, "want an integer, have a float with a fraction or no finite value")
 			return 0, false
 		}
-		return magnitude, negative
 	}
-	f, _ := strconv.ParseFloat(text, 64)
-	switch {
-	case f != math.Trunc(f) || math.IsInf(f, 0):
-		d.fail(start, "want an integer, have a float with a fraction or no finite value")
-	case f >= 1<<64:
+	magnitude, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
 		d.fail(start, "the integer doesn't fit in 64 bits")
-	default:
-		return uint64(f), negative
+		return 0, false
 	}
-	return 0, false
+	return magnitude, negative
+}
+
+// wholeDigits writes a float without sign as an integer's digits, if it is an
+// integer: exactly, where a float64 would round. Over 20 digits stand for any
+// integer that is too large.
+func wholeDigits(text string) (digits string, ok bool) {
+	if text == "NaN" || text == "Infinity" {
+		return "", false
+	}
+	text, exponent, _ := strings.Cut(strings.ToLower(text), "e")
+	whole, fraction, _ := strings.Cut(text, ".")
+	all := strings.TrimLeft(whole+fraction, "0")
+	if digits = strings.TrimRight(all, "0"); digits == "" {
+		return "0", true
+	}
+	scale, _ := strconv.ParseInt(exponent, 10, 32) // out of range gives the nearest, which will do
+	if scale += int64(len(all) - len(digits) - len(fraction)); scale < 0 {
+		return "", false
+	}
+	return digits + strings.Repeat("0", int(min(scale, 20))), true
 }
 
 // number reads the text of a number that starts with c.
@@ -863,6 +882,7 @@ func (d *Decoder) Duration() time.Duration {
 	v, ok := parseSeconds(text)
 	if !ok {
 		d.fail(start, "the seconds don't fit in a duration")
+		return 0
 	}
 	return v
 }
@@ -957,15 +977,18 @@ func (d *Decoder) Raw() []byte {
 
 // Skip reads any value and validates it.
 func (d *Decoder) Skip() {
-	if d.take() != 0 {
-		d.end(skipValue(d.text, d.at, len(d.path)))
+	if !d.ready {
+		d.nothing()
+		return
 	}
+	d.ready = false
+	d.end(skipValue(d.text, d.at, len(d.path)))
 }
 
 // Object reads a value with v.
 func (d *Decoder) Object(v Unmarshaler) {
 	if !d.ready {
-		d.take()
+		d.nothing()
 		return
 	}
 	d.Fail(v.Unmarshal(d))
