@@ -147,8 +147,9 @@ func (r rawFields) Unmarshal(d *Decoder) error {
 			}
 			continue
 		}
+		r.to.Key(key)
 		start := d.at
-		if d.Skip(); d.err == nil && r.to.Key(key).value() {
+		if d.skip(r.to.depth); d.err == nil && r.to.value() {
 			r.to.buf = append(r.to.buf, d.text[start:d.at]...)
 		}
 	}

@@ -82,6 +82,7 @@ type Encoder struct {
 	buf     []byte
 	expects expectation
 	depth   int
+	floor   int                     // the depth of the object that the running Marshal may not close
 	objects [maxDepth/64 + 1]uint64 // bit d is set where the container at depth d is an object
 	isEvent bool
 	err     error
@@ -108,13 +109,10 @@ func (e *Encoder) event(ev Event) (name string, err error) {
 	if problem := typeProblem(name); problem != "" {
 		return name, &failure{text: "event type " + strconv.Quote(name) + " " + problem}
 	}
-	e.expects, e.depth, e.err, e.isEvent = expectValue, 0, nil, false
+	e.expects, e.depth, e.floor, e.err, e.isEvent = expectValue, 0, 0, nil, false
 	e.BeginObject().Key("type").String(name)
 	e.isEvent = true
-	ev.Marshal(e)
-	if e.err == nil && e.depth > 1 {
-		e.misuse("an array or object is left open")
-	}
+	e.fields(ev)
 	e.EndObject()
 	if e.err != nil {
 		return name, &failure{text: "event " + name, cause: e.err}
@@ -237,9 +235,14 @@ func (e *Encoder) Bytes(v []byte) *Encoder {
 	return e
 }
 
-// Time writes a string in RFC 3339 form, in t's own zone, to the nanosecond.
-// A year outside 0 to 9999, or a zone 24 hours or more from UTC, is an error.
+// Time writes a string in RFC 3339 form, to the nanosecond. It keeps t's zone,
+// but writes UTC where that is not whole minutes away, which the form can't
+// express. A year outside 0 to 9999, or a zone 24 hours or more from UTC, is
+// an error.
 func (e *Encoder) Time(t time.Time) *Encoder {
+	if _, offset := t.Zone(); offset%60 != 0 {
+		t = t.UTC()
+	}
 	if e.value() {
 		e.buf = append(e.buf, '"')
 		buf, err := t.AppendText(e.buf)
@@ -347,7 +350,7 @@ func (e *Encoder) Raw(json []byte) *Encoder {
 	start := skipSpace(json, 0)
 	end, problem := skipValue(json, start, e.depth)
 	if problem == "" && skipSpace(json, end) != len(json) {
-		end, problem = skipSpace(json, end), "something follows the JSON text"
+		end, problem = skipSpace(json, end), "something follows the JSON value"
 	}
 	if problem != "" {
 		return e.misuse("Raw, at byte " + strconv.Itoa(end) + ": " + problem)
@@ -361,15 +364,21 @@ func (e *Encoder) Object(v Marshaler) *Encoder {
 	if v == nil {
 		return e.Null()
 	}
-	e.BeginObject()
-	depth := e.depth
-	if e.err == nil {
-		v.Marshal(e)
-	}
-	if e.err == nil && e.depth != depth {
-		e.misuse("an array or object is left open, or closed once too often")
+	if e.BeginObject(); e.err == nil {
+		e.fields(v)
 	}
 	return e.EndObject()
+}
+
+// fields has v write into the object that was just begun, and no further.
+func (e *Encoder) fields(v Marshaler) {
+	depth, floor := e.depth, e.floor
+	e.floor = depth
+	v.Marshal(e)
+	if e.err == nil && e.depth != depth {
+		e.misuse("an array or object is left open")
+	}
+	e.floor = floor
 }
 
 // BeginArray starts an array: values follow, then EndArray.
@@ -406,7 +415,7 @@ func (e *Encoder) end(bracket byte, expects expectation) *Encoder {
 	if e.err != nil {
 		return e
 	}
-	if e.expects != expects {
+	if e.expects != expects || e.depth == e.floor {
 		return e.misuse("'" + string(rune(bracket)) + "' where it ends nothing, or a key lacks its value")
 	}
 	e.buf = append(e.buf, bracket)
@@ -448,7 +457,11 @@ const (
 
 // String returns the kind with its article, as errors have it: "a string".
 func (k Kind) String() string {
-	return [...]string{"nothing", "null", "a bool", "an integer", "a float", "a string", "an array", "an object"}[k]
+	names := [...]string{"nothing", "null", "a bool", "an integer", "a float", "a string", "an array", "an object"}
+	if int(k) >= len(names) {
+		k = KindInvalid
+	}
+	return names[k]
 }
 
 // A Decoder reads one JSON value for [Unmarshaler]. Each value is read once,
@@ -844,6 +857,7 @@ func (d *Decoder) Strings() []string {
 }
 
 // Bytes reads a string in standard base64 with padding (RFC 4648 section 4).
+// Line breaks in it don't count: Python's base64.encodebytes makes some.
 func (d *Decoder) Bytes() []byte {
 	start := d.at
 	text := d.String()
@@ -919,7 +933,8 @@ func parseSeconds(text string) (time.Duration, bool) {
 }
 
 // Any reads any value: nil, bool, int64, uint64 (integers over int64), float64
-// (floats, and integers over uint64), string, []any or map[string]any.
+// (floats, and integers over uint64), string, []any or map[string]any. An
+// event's "type" is not in the map, as [Decoder.Fields] passes it over.
 func (d *Decoder) Any() any {
 	switch d.Kind() {
 	case KindNull:
@@ -976,13 +991,16 @@ func (d *Decoder) Raw() []byte {
 }
 
 // Skip reads any value and validates it.
-func (d *Decoder) Skip() {
+func (d *Decoder) Skip() { d.skip(len(d.path)) }
+
+// skip reads any value that stands inside depth containers.
+func (d *Decoder) skip(depth int) {
 	if !d.ready {
 		d.nothing()
 		return
 	}
 	d.ready = false
-	d.end(skipValue(d.text, d.at, len(d.path)))
+	d.end(skipValue(d.text, d.at, depth))
 }
 
 // Object reads a value with v.
