@@ -283,6 +283,9 @@ func (e *Encoder) Duration(v time.Duration) *Encoder {
 // map[string]any of such values (its keys sorted), or a [Marshaler] as an
 // object. Another type is an error.
 func (e *Encoder) Any(v any) *Encoder {
+	if e.err != nil {
+		return e // what holds itself ends here, at the depth limit
+	}
 	switch v := v.(type) {
 	case nil:
 		return e.Null()
@@ -317,9 +320,7 @@ func (e *Encoder) Any(v any) *Encoder {
 	case []any:
 		e.BeginArray()
 		for _, elem := range v {
-			if e.Any(elem); e.err != nil {
-				return e // stops a slice that holds itself at the depth limit
-			}
+			e.Any(elem)
 		}
 		return e.EndArray()
 	case map[string]any:
@@ -330,9 +331,7 @@ func (e *Encoder) Any(v any) *Encoder {
 		slices.Sort(keys)
 		e.BeginObject()
 		for _, key := range keys {
-			if e.Key(key).Any(v[key]); e.err != nil {
-				return e
-			}
+			e.Key(key).Any(v[key])
 		}
 		return e.EndObject()
 	case Marshaler:
@@ -554,27 +553,27 @@ func (d *Decoder) fail(offset int, problem string) {
 func (d *Decoder) setError(err *decodeError) {
 	var path []byte
 	for i, step := range d.path {
-		switch {
-		case step.index >= 0:
-			path = append(strconv.AppendInt(append(path, '['), int64(step.index), 10), ']')
-		case i > 0:
-			path = append(append(path, '.'), clip(step.field)...)
-		default:
-			path = append(path, clip(step.field)...)
-		}
 		if len(path) > maxPath {
-			path = append(path, "…"...)
 			break
 		}
+		if step.index >= 0 {
+			path = append(strconv.AppendInt(append(path, '['), int64(step.index), 10), ']')
+			continue
+		}
+		if i > 0 {
+			path = append(path, '.')
+		}
+		path = append(path, step.field[:min(len(step.field), maxPath+1)]...)
 	}
-	err.path = string(path)
+	err.path = clip(string(path))
 	d.err = err
 	d.ready = false
 }
 
-// maxPath bounds the bytes of a field path in an error, and of one name in it.
+// maxPath bounds the bytes of a field path in an error.
 const maxPath = 100
 
+// clip cuts what came from others to a length for an error or the log.
 func clip(name string) string {
 	if len(name) > maxPath {
 		return strings.ToValidUTF8(name[:maxPath], "") + "…"
@@ -877,12 +876,20 @@ func (d *Decoder) Bytes() []byte {
 func (d *Decoder) Time() time.Time {
 	start := d.at
 	text := d.String()
-	var t time.Time
-	if d.err == nil && t.UnmarshalText([]byte(text)) != nil {
-		d.fail(start, "the string isn't a time in RFC 3339 form")
+	if d.err != nil {
 		return time.Time{}
 	}
-	return t
+	t, err := time.Parse(time.RFC3339, text)
+	if err == nil {
+		// Parse is laxer than RFC 3339 section 5.6: an hour of one digit, a
+		// comma, an offset of 24:00 or 00:60 (go.dev/issue/54580).
+		offset := text[len(text)-len("00:00"):]
+		if text[12] != ':' && text[19] != ',' && (text[len(text)-1] == 'Z' || offset < "24" && offset[3:] < "60") {
+			return t
+		}
+	}
+	d.fail(start, "the string isn't a time in RFC 3339 form")
+	return time.Time{}
 }
 
 // Duration reads a number of seconds, exact to the nanosecond where it is
