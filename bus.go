@@ -143,7 +143,7 @@ func (r rawFields) Unmarshal(d *Decoder) error {
 	for key := range d.Fields() {
 		if key == "type" {
 			if name := d.String(); name != r.name {
-				return &failure{text: `its "type" is ` + strconv.Quote(clip(name)) + ", want " + strconv.Quote(r.name)}
+				d.Fail(&failure{text: `its "type" is ` + strconv.Quote(clip(name)) + ", want " + strconv.Quote(r.name)})
 			}
 			continue
 		}
