@@ -940,12 +940,15 @@ var rejected = []struct{ text, want string }{
 }
 
 // The same grammar stands in every way to read a value.
-var ways = map[string]func(d *Decoder){
-	"Any":  func(d *Decoder) { d.Any() },
-	"Skip": func(d *Decoder) { d.Skip() },
-	"Raw":  func(d *Decoder) { d.Raw() },
-	"none": func(d *Decoder) {},
-	"each": readEach,
+var ways = []struct {
+	name string
+	read func(d *Decoder)
+}{
+	{"Any", func(d *Decoder) { d.Any() }},
+	{"Skip", func(d *Decoder) { d.Skip() }},
+	{"Raw", func(d *Decoder) { d.Raw() }},
+	{"none", func(d *Decoder) {}},
+	{"each", readEach},
 }
 
 // readEach reads each value by the method for its kind.
@@ -981,13 +984,13 @@ func TestGrammar(t *testing.T) {
 		if !Valid([]byte(c.text)) {
 			t.Errorf("%q isn't valid", c.text)
 		}
-		for name, way := range ways {
-			r := reader(way)
+		for _, way := range ways {
+			r := reader(way.read)
 			if err := Unmarshal([]byte(c.text), &r); err != nil {
-				t.Errorf("%s of %q: %v", name, c.text, err)
+				t.Errorf("%s of %q: %v", way.name, c.text, err)
 			}
 			if err := Unmarshal([]byte(`{"a":[`+c.text+`]}`), &r); err != nil {
-				t.Errorf("%s of %q, inside: %v", name, c.text, err)
+				t.Errorf("%s of %q, inside: %v", way.name, c.text, err)
 			}
 		}
 		if raw, err := read(c.text, (*Decoder).Raw); string(raw) != strings.Trim(c.text, " \t\r\n") {
@@ -1000,10 +1003,10 @@ func TestGrammar(t *testing.T) {
 		if Valid([]byte(c.text)) {
 			t.Errorf("%q is valid", c.text)
 		}
-		for name, way := range ways {
-			r := reader(way)
+		for _, way := range ways {
+			r := reader(way.read)
 			if err := Unmarshal([]byte(c.text), &r); err == nil {
-				t.Errorf("%s takes %q", name, c.text)
+				t.Errorf("%s takes %q", way.name, c.text)
 			}
 			// As the value of an unknown field, and behind one that ends the loop.
 			if err := Unmarshal([]byte(`{"unknown":`+c.text+`}`), new(reading)); err == nil {
@@ -1576,9 +1579,9 @@ func TestDepth(t *testing.T) {
 	}
 	for _, make := range []func(int) string{nest, objects, mixed} {
 		for n, want := range map[int]string{999: "", 1000: "", 1001: "nested over 1000 deep", 2000: "nested over 1000 deep"} {
-			for name, f := range ways {
-				r := reader(f)
-				t.Run(name+" "+strconv.Itoa(n), func(t *testing.T) {
+			for _, way := range ways {
+				r := reader(way.read)
+				t.Run(way.name+" "+strconv.Itoa(n), func(t *testing.T) {
 					wantError(t, Unmarshal([]byte(make(n)), &r), want)
 				})
 			}
@@ -1652,14 +1655,21 @@ func TestHostileTextIsCheap(t *testing.T) {
 		"names":         `{"` + strings.Repeat("a", n),
 		"escapes":       `"` + strings.Repeat(`\`, n),
 	} {
-		for how, way := range map[string]func(*Decoder){"Skip": ways["Skip"], "Raw": ways["Raw"], "none": ways["none"], "Int": func(d *Decoder) { d.Int() },
+		for how, way := range map[string]func(*Decoder){
+			"Skip": func(d *Decoder) { d.Skip() },
+			"Raw":  func(d *Decoder) { d.Raw() },
+			"Int":  func(d *Decoder) { d.Int() },
+			"none": func(d *Decoder) {},
+			"each": readEach,
 			"Fields": func(d *Decoder) {
 				for range d.Fields() {
 				}
-			}, "Elems": func(d *Decoder) {
+			},
+			"Elems": func(d *Decoder) {
 				for range d.Elems() {
 				}
-			}, "each": readEach} {
+			},
+		} {
 			data := []byte(text)
 			r := reader(way)
 			var before, after runtime.MemStats
