@@ -521,8 +521,10 @@ func (d *Decoder) decode(text string, v Unmarshaler, isEvent bool) error {
 func payloadType(text string) (string, error) {
 	d := decoders.Get().(*Decoder)
 	defer d.free()
-	err := d.decode(text, skipFields{}, true)
-	return d.typ, err
+	if err := d.decode(text, skipFields{}, true); err != nil {
+		return "", err
+	}
+	return d.typ, nil
 }
 
 type skipFields struct{}

@@ -1325,11 +1325,11 @@ func TestUnmarshalEvent(t *testing.T) {
 	}
 	for _, c := range []struct{ text, want string }{
 		{`{"type":"A"}`, "A"}, {`{"type":"A","type":"B"}`, "B"}, {`{"type":"A","type":1}`, ""}, {`{"t\u0079pe":"\u0041"}`, "A"}, {`{}`, ""}, {`[]`, "error"},
-		{`{"type":["A"]}`, ""}, {`{"type":A}`, "error"}, {`{"x":{"type":"A"}}`, ""}, {`{"Type":"A"}`, ""}, {`"type"`, "error"}, {`{"type":"\ud800"}`, "\ufffd"},
+		{`{"type":["A"]}`, ""}, {`{"type":A}`, "error"}, {`{"type":"A" 1}`, "error"}, {`{"x":{"type":"A"}}`, ""}, {`{"Type":"A"}`, ""}, {`"type"`, "error"}, {`{"type":"\ud800"}`, "\ufffd"},
 	} {
 		got, err := payloadType(c.text)
 		if err != nil {
-			got = "error"
+			got += "error"
 		}
 		if got != c.want {
 			t.Errorf("the type of %s is %q, want %q", c.text, got, c.want)
