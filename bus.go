@@ -147,8 +147,9 @@ func (r rawFields) Unmarshal(d *Decoder) error {
 			}
 			continue
 		}
+		r.to.Key(key)
 		start := d.at
-		if d.Skip(); d.err == nil && r.to.Key(key).value() {
+		if d.skip(r.to.depth); d.err == nil && r.to.value() {
 			r.to.buf = append(r.to.buf, d.text[start:d.at]...)
 		}
 	}
@@ -323,12 +324,13 @@ const (
 func (o *outbox) add(name string, payload []byte) {
 	n := len(o.batches)
 	if n == 0 || len(o.batches[n-1].payloads)+len(payload) > batchSize {
-		last := new(batch)
+		var last *batch
 		if i := len(o.spare) - 1; i >= 0 {
 			last, o.spare = o.spare[i], o.spare[:i]
 		} else if n > 0 { // it will be filled like the one before
-			last.payloads = make([]byte, 0, batchSize)
-			last.messages = make([]outgoing, 0, len(o.batches[n-1].messages))
+			last = &batch{make([]byte, 0, batchSize), make([]outgoing, 0, len(o.batches[n-1].messages))}
+		} else {
+			last = new(batch)
 		}
 		o.batches = append(o.batches, last)
 		n++

@@ -906,7 +906,7 @@ func TestLogLine(t *testing.T) {
 }
 
 // Publishing allocates nothing, and receiving no more than decoding does.
-func TestAllocations(t *testing.T) {
+func TestBusAllocations(t *testing.T) {
 	data, _ := Marshal(aReading)
 	var v reading
 	decode := testing.AllocsPerRun(1000, func() { Unmarshal(data, &v) })

@@ -82,6 +82,7 @@ type Encoder struct {
 	buf     []byte
 	expects expectation
 	depth   int
+	floor   int                     // the depth of the object that the running Marshal may not close
 	objects [maxDepth/64 + 1]uint64 // bit d is set where the container at depth d is an object
 	isEvent bool
 	err     error
@@ -108,13 +109,10 @@ func (e *Encoder) event(ev Event) (name string, err error) {
 	if problem := typeProblem(name); problem != "" {
 		return name, &failure{text: "event type " + strconv.Quote(name) + " " + problem}
 	}
-	e.expects, e.depth, e.err, e.isEvent = expectValue, 0, nil, false
+	e.expects, e.depth, e.floor, e.err, e.isEvent = expectValue, 0, 0, nil, false
 	e.BeginObject().Key("type").String(name)
 	e.isEvent = true
-	ev.Marshal(e)
-	if e.err == nil && e.depth > 1 {
-		e.misuse("an array or object is left open")
-	}
+	e.fields(ev)
 	e.EndObject()
 	if e.err != nil {
 		return name, &failure{text: "event " + name, cause: e.err}
@@ -237,9 +235,14 @@ func (e *Encoder) Bytes(v []byte) *Encoder {
 	return e
 }
 
-// Time writes a string in RFC 3339 form, in t's own zone, to the nanosecond.
-// A year outside 0 to 9999, or a zone 24 hours or more from UTC, is an error.
+// Time writes a string in RFC 3339 form, to the nanosecond. It keeps t's zone,
+// but writes UTC where that is not whole minutes away, which the form can't
+// express. A year outside 0 to 9999, or a zone 24 hours or more from UTC, is
+// an error.
 func (e *Encoder) Time(t time.Time) *Encoder {
+	if _, offset := t.Zone(); offset%60 != 0 {
+		t = t.UTC()
+	}
 	if e.value() {
 		e.buf = append(e.buf, '"')
 		buf, err := t.AppendText(e.buf)
@@ -280,6 +283,9 @@ func (e *Encoder) Duration(v time.Duration) *Encoder {
 // map[string]any of such values (its keys sorted), or a [Marshaler] as an
 // object. Another type is an error.
 func (e *Encoder) Any(v any) *Encoder {
+	if e.err != nil {
+		return e // what holds itself ends here, at the depth limit
+	}
 	switch v := v.(type) {
 	case nil:
 		return e.Null()
@@ -314,9 +320,7 @@ func (e *Encoder) Any(v any) *Encoder {
 	case []any:
 		e.BeginArray()
 		for _, elem := range v {
-			if e.Any(elem); e.err != nil {
-				return e // stops a slice that holds itself at the depth limit
-			}
+			e.Any(elem)
 		}
 		return e.EndArray()
 	case map[string]any:
@@ -327,9 +331,7 @@ func (e *Encoder) Any(v any) *Encoder {
 		slices.Sort(keys)
 		e.BeginObject()
 		for _, key := range keys {
-			if e.Key(key).Any(v[key]); e.err != nil {
-				return e
-			}
+			e.Key(key).Any(v[key])
 		}
 		return e.EndObject()
 	case Marshaler:
@@ -347,7 +349,7 @@ func (e *Encoder) Raw(json []byte) *Encoder {
 	start := skipSpace(json, 0)
 	end, problem := skipValue(json, start, e.depth)
 	if problem == "" && skipSpace(json, end) != len(json) {
-		end, problem = skipSpace(json, end), "something follows the JSON text"
+		end, problem = skipSpace(json, end), "something follows the JSON value"
 	}
 	if problem != "" {
 		return e.misuse("Raw, at byte " + strconv.Itoa(end) + ": " + problem)
@@ -361,15 +363,21 @@ func (e *Encoder) Object(v Marshaler) *Encoder {
 	if v == nil {
 		return e.Null()
 	}
-	e.BeginObject()
-	depth := e.depth
-	if e.err == nil {
-		v.Marshal(e)
-	}
-	if e.err == nil && e.depth != depth {
-		e.misuse("an array or object is left open, or closed once too often")
+	if e.BeginObject(); e.err == nil {
+		e.fields(v)
 	}
 	return e.EndObject()
+}
+
+// fields has v write into the object that was just begun, and no further.
+func (e *Encoder) fields(v Marshaler) {
+	depth, floor := e.depth, e.floor
+	e.floor = depth
+	v.Marshal(e)
+	if e.err == nil && e.depth != depth {
+		e.misuse("an array or object is left open")
+	}
+	e.floor = floor
 }
 
 // BeginArray starts an array: values follow, then EndArray.
@@ -406,7 +414,7 @@ func (e *Encoder) end(bracket byte, expects expectation) *Encoder {
 	if e.err != nil {
 		return e
 	}
-	if e.expects != expects {
+	if e.expects != expects || e.depth == e.floor {
 		return e.misuse("'" + string(rune(bracket)) + "' where it ends nothing, or a key lacks its value")
 	}
 	e.buf = append(e.buf, bracket)
@@ -448,7 +456,11 @@ const (
 
 // String returns the kind with its article, as errors have it: "a string".
 func (k Kind) String() string {
-	return [...]string{"nothing", "null", "a bool", "an integer", "a float", "a string", "an array", "an object"}[k]
+	names := [...]string{"nothing", "null", "a bool", "an integer", "a float", "a string", "an array", "an object"}
+	if int(k) >= len(names) {
+		k = KindInvalid
+	}
+	return names[k]
 }
 
 // A Decoder reads one JSON value for [Unmarshaler]. Each value is read once,
@@ -510,8 +522,10 @@ func (d *Decoder) decode(text string, v Unmarshaler, isEvent bool) error {
 func payloadType(text string) (string, error) {
 	d := decoders.Get().(*Decoder)
 	defer d.free()
-	err := d.decode(text, skipFields{}, true)
-	return d.typ, err
+	if err := d.decode(text, skipFields{}, true); err != nil {
+		return "", err
+	}
+	return d.typ, nil
 }
 
 type skipFields struct{}
@@ -542,27 +556,27 @@ func (d *Decoder) fail(offset int, problem string) {
 func (d *Decoder) setError(err *decodeError) {
 	var path []byte
 	for i, step := range d.path {
-		switch {
-		case step.index >= 0:
-			path = append(strconv.AppendInt(append(path, '['), int64(step.index), 10), ']')
-		case i > 0:
-			path = append(append(path, '.'), clip(step.field)...)
-		default:
-			path = append(path, clip(step.field)...)
-		}
 		if len(path) > maxPath {
-			path = append(path, "…"...)
 			break
 		}
+		if step.index >= 0 {
+			path = append(strconv.AppendInt(append(path, '['), int64(step.index), 10), ']')
+			continue
+		}
+		if i > 0 {
+			path = append(path, '.')
+		}
+		path = append(path, step.field[:min(len(step.field), maxPath+1)]...)
 	}
-	err.path = string(path)
+	err.path = clip(string(path))
 	d.err = err
 	d.ready = false
 }
 
-// maxPath bounds the bytes of a field path in an error, and of one name in it.
+// maxPath bounds the bytes of a field path in an error.
 const maxPath = 100
 
+// clip cuts what came from others to a length for an error or the log.
 func clip(name string) string {
 	if len(name) > maxPath {
 		return strings.ToValidUTF8(name[:maxPath], "") + "…"
@@ -622,12 +636,16 @@ func (d *Decoder) Kind() Kind {
 // is nothing to read.
 func (d *Decoder) take() byte {
 	if !d.ready {
-		d.fail(d.at, "Unmarshal reads a value where there is none, or reads it twice")
-		return 0
+		return d.nothing()
 	}
 	d.ready = false
 	d.last = d.at
 	return d.text[d.at]
+}
+
+func (d *Decoder) nothing() byte {
+	d.fail(d.at, "Unmarshal reads a value where there is none, or reads it twice")
+	return 0
 }
 
 // mismatch fails with what was wanted and what stands there.
@@ -725,8 +743,9 @@ func (d *Decoder) integer() (magnitude uint64, negative bool) {
 	for ; i < len(s) && s[i]-'0' <= 9; i++ {
 		magnitude = magnitude*10 + uint64(s[i]-'0')
 	}
-	// Up to 19 digits can't have overflowed.
-	if n := i - digits; n > 0 && n <= 19 && (n == 1 || s[digits] != '0') && (i == len(s) || s[i] != '.' && s[i]|0x20 != 'e') {
+	// Up to 19 digits can't have overflowed. Without a c there is nothing to
+	// read, whatever d.at points to.
+	if n := i - digits; c != 0 && n > 0 && n <= 19 && (n == 1 || s[digits] != '0') && (i == len(s) || s[i] != '.' && s[i]|0x20 != 'e') {
 		d.at = i
 		return magnitude, negative
 	}
@@ -744,24 +763,38 @@ func (d *Decoder) oddInteger(c byte) (magnitude uint64, negative bool) {
 	if negative = text[0] == '-'; negative {
 		text = text[1:]
 	}
-	if !isFloat {
-		magnitude, err := strconv.ParseUint(text, 10, 64)
-		if err != nil {
-			d.fail(start, "the integer doesn't fit in 64 bits")
+	if isFloat {
+		if text, ok = wholeDigits(text); !ok {
+			d.fail(start, "want an integer, have a float with a fraction or no finite value")
 			return 0, false
 		}
-		return magnitude, negative
 	}
-	f, _ := strconv.ParseFloat(text, 64)
-	switch {
-	case f != math.Trunc(f) || math.IsInf(f, 0):
-		d.fail(start, "want an integer, have a float with a fraction or no finite value")
-	case f >= 1<<64:
+	magnitude, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
 		d.fail(start, "the integer doesn't fit in 64 bits")
-	default:
-		return uint64(f), negative
+		return 0, false
 	}
-	return 0, false
+	return magnitude, negative
+}
+
+// wholeDigits writes a float without sign as an integer's digits, if it is an
+// integer: exactly, where a float64 would round. Over 20 digits stand for any
+// integer that is too large.
+func wholeDigits(text string) (digits string, ok bool) {
+	if text == "NaN" || text == "Infinity" {
+		return "", false
+	}
+	text, exponent, _ := strings.Cut(strings.ToLower(text), "e")
+	whole, fraction, _ := strings.Cut(text, ".")
+	all := strings.TrimLeft(whole+fraction, "0")
+	if digits = strings.TrimRight(all, "0"); digits == "" {
+		return "0", true
+	}
+	scale, _ := strconv.ParseInt(exponent, 10, 32) // out of range gives the nearest, which will do
+	if scale += int64(len(all) - len(digits) - len(fraction)); scale < 0 {
+		return "", false
+	}
+	return digits + strings.Repeat("0", int(min(scale, 20))), true
 }
 
 // number reads the text of a number that starts with c.
@@ -827,6 +860,7 @@ func (d *Decoder) Strings() []string {
 }
 
 // Bytes reads a string in standard base64 with padding (RFC 4648 section 4).
+// Line breaks in it don't count: Python's base64.encodebytes makes some.
 func (d *Decoder) Bytes() []byte {
 	start := d.at
 	text := d.String()
@@ -846,12 +880,20 @@ func (d *Decoder) Bytes() []byte {
 func (d *Decoder) Time() time.Time {
 	start := d.at
 	text := d.String()
-	var t time.Time
-	if d.err == nil && t.UnmarshalText([]byte(text)) != nil {
-		d.fail(start, "the string isn't a time in RFC 3339 form")
+	if d.err != nil {
 		return time.Time{}
 	}
-	return t
+	t, err := time.Parse(time.RFC3339, text)
+	if err == nil {
+		// Parse is laxer than RFC 3339 section 5.6: an hour of one digit, a
+		// comma, an offset of 24:00 or 00:60 (go.dev/issue/54580).
+		offset := text[len(text)-len("00:00"):]
+		if text[12] != ':' && text[19] != ',' && (text[len(text)-1] == 'Z' || offset < "24" && offset[3:] < "60") {
+			return t
+		}
+	}
+	d.fail(start, "the string isn't a time in RFC 3339 form")
+	return time.Time{}
 }
 
 // Duration reads a number of seconds, exact to the nanosecond where it is
@@ -865,6 +907,7 @@ func (d *Decoder) Duration() time.Duration {
 	v, ok := parseSeconds(text)
 	if !ok {
 		d.fail(start, "the seconds don't fit in a duration")
+		return 0
 	}
 	return v
 }
@@ -901,7 +944,8 @@ func parseSeconds(text string) (time.Duration, bool) {
 }
 
 // Any reads any value: nil, bool, int64, uint64 (integers over int64), float64
-// (floats, and integers over uint64), string, []any or map[string]any.
+// (floats, and integers over uint64), string, []any or map[string]any. An
+// event's "type" is not in the map, as [Decoder.Fields] passes it over.
 func (d *Decoder) Any() any {
 	switch d.Kind() {
 	case KindNull:
@@ -958,18 +1002,25 @@ func (d *Decoder) Raw() []byte {
 }
 
 // Skip reads any value and validates it.
-func (d *Decoder) Skip() {
-	if d.take() != 0 {
-		d.end(skipValue(d.text, d.at, len(d.path)))
+func (d *Decoder) Skip() { d.skip(len(d.path)) }
+
+// skip reads any value that stands inside depth containers.
+func (d *Decoder) skip(depth int) {
+	if !d.ready {
+		d.nothing()
+		return
 	}
+	d.ready = false
+	d.end(skipValue(d.text, d.at, depth))
 }
 
 // Object reads a value with v.
 func (d *Decoder) Object(v Unmarshaler) {
 	if !d.ready {
-		d.take()
+		d.nothing()
 		return
 	}
+	d.last = d.at
 	d.Fail(v.Unmarshal(d))
 	if d.ready {
 		d.Skip()
@@ -1165,23 +1216,7 @@ func scanString[S text](s S, i int) (end int, escaped bool, problem string) {
 			escaped = true
 			n := escapeLen(s, i)
 			if n == 0 {
-				return i, escaped, `a bad escape: want one of \" \\ \/ \b \f \n \r \t \u			d.fail(start, wantName)
-			return
-		}
-		end, escaped, problem := scanString(d.text, start)
-		if !d.end(end, problem) || !d.end(scanColon(d.text, end)) {
-			return
-		}
-		name := d.unquoted(d.text[start+1:end-1], escaped)
-			d.fail(start, wantName)
-			return
-		}
-		end, escaped, problem := scanString(d.text, start)
-		if !d.end(end, problem) || !d.end(scanColon(d.text, end)) {
-			return
-		}
-		name := d.unquoted(d.text[start+1:end-1], escaped)
-`
+				return i, escaped, "a bad escape"
 			}
 			i += n
 		default:

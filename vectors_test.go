@@ -202,18 +202,18 @@ func TestPydanticAccept(t *testing.T) {
 		if got := result[[2]string{c.pydantic, c.json}]; got != "OK" {
 			t.Errorf("the table says %q of %s given %s", got, c.pydantic, c.json)
 		}
-		payload, err := Marshal(written(c.write))
+		payload, err := Marshal(writes(c.write))
 		if want := `{"type":"Written","v":` + c.json + `}`; err != nil || string(payload) != want {
 			t.Errorf("for %s: wrote %s, %v; want %s", c.pydantic, payload, err, want)
 		}
 	}
 }
 
-// written is an event with one field, that the function writes.
-type written func(e *Encoder)
+// writes is an event with one field, that the function writes.
+type writes func(e *Encoder)
 
-func (written) Type() string         { return "Written" }
-func (w written) Marshal(e *Encoder) { w(e.Key("v")) }
+func (writes) Type() string         { return "Written" }
+func (w writes) Marshal(e *Encoder) { w(e.Key("v")) }
 
 // Each file of JSONTestSuite is taken or refused as Python's json.loads does
 // in a receiving peer, which the manifest tells.
