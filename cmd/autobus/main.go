@@ -30,7 +30,8 @@ import (
 
 func main() {
 	// A closed pipe shall be an error of the write, not the end of the process.
-	signal.Ignore(syscall.SIGPIPE)
+	// The number is POSIX's for SIGPIPE, which package syscall lacks on js.
+	signal.Ignore(syscall.Signal(13))
 	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 
@@ -98,7 +99,11 @@ var errSilent = errors.New("autobus: it failed")
 
 // run is the program, but for the process around it.
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	return (&tool{stdin: stdin, stdout: stdout, stderr: &lockedWriter{w: stderr}, started: func() {}}).main(args)
+	return newTool(stdin, stdout, stderr).main(args)
+}
+
+func newTool(stdin io.Reader, stdout, stderr io.Writer) *tool {
+	return &tool{stdin: stdin, stdout: stdout, stderr: &lockedWriter{w: stderr}, started: func() {}}
 }
 
 func (t *tool) main(args []string) int {
@@ -420,7 +425,7 @@ func (t *tool) warn(s autobus.Stats) {
 		n    uint64
 		text string
 	}{
-		{s.Lost, "lost on the way: their senders' numbering has gaps"},
+		{s.Lost, "of any type lost on the way: their senders' numbering has gaps"},
 		{s.DroppedOverflow, "dropped: they came faster than they could be written"},
 		{s.DroppedAbandoned, "not handled any more at the end"},
 		{s.DroppedMalformed, "dropped: not what a bus sends, or bad JSON"},

@@ -83,9 +83,9 @@ func (t *tool) publish(ctx context.Context, send func(bus *autobus.Bus) error) e
 	if stopErr := bus.Stop(stopping); err == nil {
 		err = stopErr
 	}
-	stats := bus.Stats()
-	t.warn(stats)
-	if err == nil && stats.Unsent > 0 {
+	unsent := bus.Stats().Unsent // what this bus has heard and lost is no matter here
+	t.warn(autobus.Stats{Unsent: unsent})
+	if err == nil && unsent > 0 {
 		err = errSilent
 	}
 	return err
@@ -94,24 +94,29 @@ func (t *tool) publish(ctx context.Context, send func(bus *autobus.Bus) error) e
 // pubLines publishes the event in each line of standard input as it comes.
 func (t *tool) pubLines(ctx context.Context, parse func(line []byte) (autobus.Raw, error)) error {
 	return t.publish(ctx, func(bus *autobus.Bus) error {
-		number := 0
-		for line := range lines(ctx, t.stdin) {
-			number++
-			if line.err != nil {
-				return fmt.Errorf("autobus: standard input, line %d: %w", number, line.err)
+		input := readLines(ctx, t.stdin)
+		for number := 1; ; number++ {
+			var line []byte
+			var err error
+			select {
+			case l, ok := <-input:
+				if !ok {
+					return nil
+				}
+				line, err = l.text, l.err
+			case <-ctx.Done():
+				return nil
 			}
-			if len(bytes.TrimSpace(line.text)) == 0 {
-				continue
-			}
-			e, err := parse(line.text)
-			if err == nil {
-				err = publishWaiting(ctx, bus, e)
+			if err == nil && len(bytes.TrimSpace(line)) > 0 {
+				var e autobus.Raw
+				if e, err = parse(line); err == nil {
+					err = publishWaiting(ctx, bus, e)
+				}
 			}
 			if err != nil {
 				return fmt.Errorf("autobus: standard input, line %d: %s", number, strings.TrimPrefix(err.Error(), "autobus: "))
 			}
 		}
-		return nil
 	})
 }
 
@@ -130,31 +135,32 @@ func publishWaiting(ctx context.Context, bus *autobus.Bus, e autobus.Raw) error 
 	return bus.Publish(e)
 }
 
-type line struct {
+// An inputLine is a line of input, or the error in its place.
+type inputLine struct {
 	text []byte
 	err  error
 }
 
-// lines reads r line by line until its end or ctx's.
-func lines(ctx context.Context, r io.Reader) <-chan line {
-	c := make(chan line)
-	// Nobody waits for this goroutine: a read from a terminal can't be ended,
-	// but by the end of the process.
+// readLines reads r line by line until its end or ctx's.
+func readLines(ctx context.Context, r io.Reader) <-chan inputLine {
+	c := make(chan inputLine)
+	// Nobody waits for this goroutine: only the end of the process ends a read
+	// from a terminal.
 	go func() {
 		defer close(c)
 		scanner := bufio.NewScanner(r)
 		scanner.Buffer(nil, maxLine)
-		for scanner.Scan() {
-			select {
-			case c <- line{text: bytes.Clone(scanner.Bytes())}:
-			case <-ctx.Done():
+		for more := true; more; {
+			var l inputLine
+			if more = scanner.Scan(); more {
+				l.text = bytes.Clone(scanner.Bytes())
+			} else if l.err = scanner.Err(); l.err == nil {
 				return
 			}
-		}
-		if err := scanner.Err(); err != nil {
 			select {
-			case c <- line{err: err}:
+			case c <- l:
 			case <-ctx.Done():
+				return
 			}
 		}
 	}()
