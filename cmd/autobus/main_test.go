@@ -503,7 +503,7 @@ func TestReadable(t *testing.T) {
 	noon := time.Date(2026, 1, 2, 12, 0, 0, 5e6, time.UTC)
 	for _, c := range []struct{ name, json, want string }{
 		{"Ping", `{"type": "Ping", "id": 1}`, `Ping  {"type":"Ping","id":1}`},
-		{"Ping", `{"a":"é 😀 日本 👩‍👩‍👦 می‌خواهم"}`, `Ping  {"a":"é 😀 日本 👩‍👩‍👦 می‌خواهم"}`},
+		{"Ping", "{\"a\":\"é 😀 日本 👩‍👩‍👦 می\u200cخواهم\"}", "Ping  {\"a\":\"é 😀 日本 👩‍👩‍👦 می\u200cخواهم\"}"},
 		{"\x1b]0;x\a", `{}`, `\u001b]0;x\u0007  {}`},
 		{"Ping", "{\"a\":\"\u007f\u0085\u009b31m\"}", `Ping  {"a":"\u007f\u0085\u009b31m"}`},
 		{"Ping", "{\"a\":\"\u202etxt.exe\u202c\u2066\u061c\u200f\"}", `Ping  {"a":"\u202etxt.exe\u202c\u2066\u061c\u200f"}`},
