@@ -53,6 +53,9 @@ func (t *tool) sub(ctx context.Context, types []string) error {
 		return nil
 	})
 	if err := bus.Start(ctx); err != nil {
+		if isClosed(interrupted) {
+			return nil
+		}
 		return err
 	}
 	if p.terminal {
