@@ -38,10 +38,13 @@
 //
 // # What is guaranteed
 //
-// A bus delivers each event at most once, its own included. Events of one
-// publisher reach a subscription in the order they were published. Nothing is
-// lost silently: what cannot be delivered is an error to the caller or a
-// number in [Stats].
+// A bus delivers each event at most once, its own included. A subscription
+// handles events in the order they arrive: for one publisher, that is the order
+// of publishing, unless the network turns datagrams around.
+//
+// Nothing is lost silently: what cannot be delivered is an error to the caller
+// or a number in [Stats]. What the network loses, a receiver can only tell by
+// what comes after it, and of Python's messages not at all.
 package autobus
 
 import (
@@ -78,7 +81,7 @@ var (
 	ErrStopped = errors.New("autobus: the bus is stopped")
 
 	// ErrTooLarge is returned by Publish for a message over the transport's
-	// limit. The error's text gives both sizes.
+	// limit, or over the whole [Bus.Backlog]. The error's text gives both sizes.
 	ErrTooLarge = errors.New("autobus: message too large")
 
 	// ErrBacklog is returned by Publish when the bus already holds all the
@@ -88,8 +91,8 @@ var (
 
 // An Event is a value that travels on a bus.
 type Event interface {
-	// Type is the event's name on the wire. It is not empty, "*", or longer
-	// than a name: it has no ':'. It must not depend on the event's fields.
+	// Type is the event's name on the wire: valid UTF-8, not empty, not "*",
+	// and without a ':'. It must not depend on the event's fields.
 	Type() string
 
 	// Marshal writes the event's fields.
@@ -381,9 +384,15 @@ func (b *Bus) enqueue(name string, payload []byte) error {
 			}
 		}
 	}
+	if len(payload) > limit {
+		return &failure{
+			text:  "event " + name + " has " + strconv.Itoa(len(payload)) + " bytes, and the whole backlog " + strconv.Itoa(limit),
+			cause: ErrTooLarge,
+		}
+	}
 	if o.bytes+len(payload) > limit {
 		return &failure{
-			text:  "event " + name + " of " + strconv.Itoa(len(payload)) + " bytes, with " + strconv.Itoa(o.bytes) + " unsent and at most " + strconv.Itoa(limit),
+			text:  "event " + name + " has " + strconv.Itoa(len(payload)) + " bytes, and " + strconv.Itoa(o.bytes) + " of at most " + strconv.Itoa(limit) + " are unsent",
 			cause: ErrBacklog,
 		}
 	}
@@ -471,7 +480,10 @@ func (b *Bus) send(s *session, batch *batch, messages []Message) []Message {
 	}
 	o.mu.Unlock()
 
-	lost, err := s.transport.Send(s.send, messages)
+	lost, err := len(messages), s.send.Err()
+	if err == nil {
+		lost, err = s.transport.Send(s.send, messages)
+	}
 
 	o.mu.Lock()
 	o.bytes -= len(batch.payloads)
@@ -496,8 +508,7 @@ func (b *Bus) send(s *session, batch *batch, messages []Message) []Message {
 
 // Flush waits until the transport has handed on all that was published before
 // the call (Redis: until the server has answered), or ctx ends. What was lost
-// on the way is counted in [Stats]. Before Start there is nothing to wait for
-// but Start itself.
+// on the way is counted in [Stats]. Before Start, it waits for that too.
 func (b *Bus) Flush(ctx context.Context) error {
 	o := &b.out
 	o.mu.Lock()
@@ -673,7 +684,7 @@ func (b *Bus) Stop(ctx context.Context) error {
 	b.state = stopping
 	b.mu.Unlock()
 
-	b.Flush(ctx) // its one error is ctx's, which shows below
+	b.Flush(ctx) // an error of it shows below again
 	b.refuse(s)
 
 	var queued, handlers int
@@ -798,7 +809,8 @@ const (
 	// DropOldest drops the event that has waited longest. It is counted in Stats.
 	DropOldest
 	// Block makes the bus wait for room, and with it all its subscriptions:
-	// what comes meanwhile waits in the network, which may drop it.
+	// what comes meanwhile waits in the network, which may drop it. Over
+	// mem:// it waits in the backlogs of the buses that publish.
 	Block
 )
 
@@ -969,10 +981,10 @@ func (s *Subscription) push(ctx context.Context, session *session, m message) {
 	for !s.gone && s.count > 0 && (s.count >= s.limit || s.bytes+len(m.text) > maxQueue) {
 		switch {
 		case s.overflow == DropOldest:
-			s.pop()
-			s.bus.discard(session.log, overflowed, m.name, 0, nil)
+			oldest := s.pop()
+			s.bus.discard(session.log, overflowed, oldest.name, len(oldest.text), nil)
 		case s.overflow == DropNewest:
-			s.bus.discard(session.log, overflowed, m.name, 0, nil)
+			s.bus.discard(session.log, overflowed, m.name, len(m.text), nil)
 			return
 		case session.over.Load() || ctx.Err() != nil:
 			s.bus.discarded[abandoned].Add(1)
@@ -1203,7 +1215,7 @@ type Stats struct {
 	DroppedOverflow  uint64 // a subscription's queue had no room: once a subscription
 	DroppedAbandoned uint64 // still queued at Unsubscribe, or when Stop ran out of time
 
-	Lost       uint64 // messages that gaps in their senders' sequences show to be missing
+	Lost       uint64 // messages of any type that gaps in Go senders' sequences show to be missing; less again when one comes late
 	Duplicates uint64 // copies of a message that came by more than one way, dropped
 	Reconnects uint64 // times that a connection to a server was made anew
 }

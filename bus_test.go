@@ -649,7 +649,8 @@ func TestMistakes(t *testing.T) {
 		{(&Bus{Namespace: "\xff"}).Start(background), `autobus: the namespace "\xff" isn't valid UTF-8`},
 		{(&Bus{Backlog: -1}).Start(background), "autobus: Backlog is -1, want a number of bytes, or 0 for 8 MiB"},
 		{small.Publish(tick{}), "autobus: event Tick takes 28 bytes, and the transport at most 20: message too large"},
-		{full.Publish(tick{N: 10}), "autobus: event Tick of 29 bytes, with 28 unsent and at most 56: backlog full"},
+		{full.Publish(tick{N: 10}), "autobus: event Tick has 29 bytes, and 28 of at most 56 are unsent: backlog full"},
+		{full.Publish(Raw{"Tick", []byte(`{"s":"0123456789012345678901234567890123456789"}`)}), "autobus: event Tick has 62 bytes, and the whole backlog 56: message too large"},
 		{started.Publish(nil), "autobus: the event is nil"},
 		{started.Publish(Raw{}), `autobus: event type "" is empty`},
 		{started.Publish(Raw{Name: "a:b"}), `autobus: event type "a:b" has a ':', which ends a namespace`},
@@ -845,6 +846,39 @@ func TestStopAbandonsUnsent(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 }
+
+// Stop keeps to its context even when the transport doesn't look at its own.
+func TestStopInTime(t *testing.T) {
+	sending, result := make(chan int), make(chan int)
+	b := &Bus{Transport: &fakeTransport{send: func(_ context.Context, messages []Message) (int, error) {
+		sending <- len(messages)
+		<-result
+		return 0, nil
+	}}}
+	if err := b.Start(background); err != nil {
+		t.Fatal(err)
+	}
+	for range 10 * batchSize / 28 {
+		publish(t, b, tick{})
+	}
+	first := await(t, sending)
+	ctx, cancel := context.WithCancel(background)
+	cancel()
+	stopped := make(chan error, 1)
+	go func() { stopped <- b.Stop(ctx) }()
+	for b.lastSession().send.Err() == nil {
+		runtime.Gosched()
+	}
+	close(result)
+	if err := await(t, stopped); err == nil {
+		t.Error("nothing was abandoned")
+	}
+	if s := b.Stats(); s.Sent != uint64(first) || s.Sent+s.Unsent != s.Published {
+		t.Errorf("%+v", s)
+	}
+}
+
+func (b *Bus) lastSession() *session { return b.latest.Load() }
 
 // Run gives what is under way ten seconds.
 func TestRun(t *testing.T) {

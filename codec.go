@@ -28,7 +28,8 @@ type Marshaler interface {
 
 // An Unmarshaler reads one JSON value, most often an object by ranging over
 // [Decoder.Fields]. The error it returns, usually d.Err(), refuses the event;
-// an error that d met counts even if it is not returned.
+// an error that d met counts even if it is not returned. To refuse a field,
+// call [Decoder.Fail] inside the loop: then the error names it.
 type Unmarshaler interface {
 	Unmarshal(d *Decoder) error
 }
