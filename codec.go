@@ -86,13 +86,16 @@ type Encoder struct {
 	objects [maxDepth/64 + 1]uint64 // bit d is set where the container at depth d is an object
 	isEvent bool
 	err     error
+
+	head     []byte // what the payload of an event of headType begins with
+	headType []byte
 }
 
 // An expectation is what an Encoder has to write next.
 type expectation uint8
 
 const (
-	expectNothing expectation = iota // the text is complete
+	expectNothing expectation = iota // the text is complete, or there was an error
 	expectKey                        // in an object: a key, or its end
 	expectValue                      // after a key
 	expectElem                       // in an array: an element, or its end
@@ -106,12 +109,16 @@ func (e *Encoder) event(ev Event) (name string, err error) {
 		return "", &failure{text: "the event is nil"}
 	}
 	name = ev.Type()
-	if problem := typeProblem(name); problem != "" {
-		return name, &failure{text: "event type " + strconv.Quote(name) + " " + problem}
+	if string(e.headType) != name || name == "" {
+		if problem := typeProblem(name); problem != "" {
+			return name, &failure{text: "event type " + strconv.Quote(name) + " " + problem}
+		}
+		e.head = appendQuoted(append(e.head[:0], `{"type":`...), name)
+		e.headType = append(e.headType[:0], name...)
 	}
-	e.expects, e.depth, e.floor, e.err, e.isEvent = expectValue, 0, 0, nil, false
-	e.BeginObject().Key("type").String(name)
-	e.isEvent = true
+	e.buf = append(e.buf, e.head...)
+	e.expects, e.depth, e.floor, e.isEvent, e.err = expectKey, 1, 0, true, nil
+	e.objects[0] |= 1 << 1
 	e.fields(ev)
 	e.EndObject()
 	if e.err != nil {
@@ -123,13 +130,10 @@ func (e *Encoder) event(ev Event) (name string, err error) {
 // Key writes a field's name; its value must follow. The name "type" is taken
 // on an event's top level: it carries [Event.Type].
 func (e *Encoder) Key(name string) *Encoder {
-	if e.err != nil {
-		return e
-	}
 	if e.expects != expectKey {
 		return e.misuse("Key(" + strconv.Quote(name) + ") where a value belongs")
 	}
-	if e.isEvent && e.depth == 1 && name == "type" {
+	if name == "type" && e.depth == 1 && e.isEvent {
 		return e.Fail(errors.New(`field "type" is taken: it carries the event's type`))
 	}
 	if e.buf[len(e.buf)-1] != '{' {
@@ -142,12 +146,10 @@ func (e *Encoder) Key(name string) *Encoder {
 
 // value makes room for a value, and reports whether one may stand here.
 func (e *Encoder) value() bool {
-	switch {
-	case e.err != nil:
-		return false
-	case e.expects == expectValue:
+	switch e.expects {
+	case expectValue:
 		e.expects = expectKey
-	case e.expects == expectElem:
+	case expectElem:
 		if e.buf[len(e.buf)-1] != '[' {
 			e.buf = append(e.buf, ',')
 		}
@@ -158,6 +160,7 @@ func (e *Encoder) value() bool {
 	return true
 }
 
+// misuse fails, unless an error before is the reason why nothing is expected.
 func (e *Encoder) misuse(what string) *Encoder {
 	return e.Fail(errors.New("Marshal: " + what))
 }
@@ -217,9 +220,13 @@ func (e *Encoder) String(v string) *Encoder {
 
 // Strings writes an array of strings; nil is an empty one.
 func (e *Encoder) Strings(v []string) *Encoder {
-	e.BeginArray()
-	for _, s := range v {
-		e.String(s)
+	if e.BeginArray(); e.err == nil {
+		for i, s := range v {
+			if i > 0 {
+				e.buf = append(e.buf, ',')
+			}
+			e.buf = appendQuoted(e.buf, s)
+		}
 	}
 	return e.EndArray()
 }
@@ -264,18 +271,7 @@ func (e *Encoder) Duration(v time.Duration) *Encoder {
 		n = -n
 		e.buf = append(e.buf, '-')
 	}
-	e.buf = strconv.AppendUint(e.buf, n/1e9, 10)
-	if n %= 1e9; n == 0 {
-		e.buf = append(e.buf, ".0"...)
-		return e
-	}
-	// The 1 in front keeps the zeros that follow the point.
-	end := len(e.buf)
-	e.buf = strconv.AppendUint(e.buf, 1e9+n, 10)
-	e.buf[end] = '.'
-	for e.buf[len(e.buf)-1] == '0' {
-		e.buf = e.buf[:len(e.buf)-1]
-	}
+	e.buf = appendDecimal(e.buf, n, 1e9)
 	return e
 }
 
@@ -411,9 +407,6 @@ func (e *Encoder) begin(bracket byte, expects expectation) *Encoder {
 }
 
 func (e *Encoder) end(bracket byte, expects expectation) *Encoder {
-	if e.err != nil {
-		return e
-	}
 	if e.expects != expects || e.depth == e.floor {
 		return e.misuse("'" + string(rune(bracket)) + "' where it ends nothing, or a key lacks its value")
 	}
@@ -432,8 +425,9 @@ func (e *Encoder) end(bracket byte, expects expectation) *Encoder {
 
 // Fail refuses the event: Publish returns err. The first error is kept.
 func (e *Encoder) Fail(err error) *Encoder {
-	if e.err == nil {
+	if e.err == nil && err != nil {
 		e.err = err
+		e.expects = expectNothing
 	}
 	return e
 }
@@ -1173,6 +1167,29 @@ func special(w uint64) uint64 {
 	return ((w-' '*lowBits)&^w | (quote-lowBits)&^quote | (slash-lowBits)&^slash) & highBits
 }
 
+// asciiRun returns where the first byte of s from i on is that is special or
+// not ASCII, or len(s).
+func asciiRun[S text](s S, i int) int {
+	for ; i+8 <= len(s); i += 8 {
+		w := load(s, i)
+		if m := special(w) | w&highBits; m != 0 {
+			return i + bits.TrailingZeros64(m)/8
+		}
+	}
+	for i < len(s) && isPlain[s[i]] {
+		i++
+	}
+	return i
+}
+
+// isPlain has true for ASCII that stands for itself in a JSON string.
+var isPlain = func() (t [256]bool) {
+	for c := ' '; c < utf8.RuneSelf; c++ {
+		t[c] = c != '"' && c != '\\'
+	}
+	return t
+}()
+
 // plainRun returns where the first special byte of s from i on is, or len(s),
 // and adds the bytes before it to seen, to tell ASCII by.
 func plainRun[S text](s S, i int, seen *uint64) int {
@@ -1200,8 +1217,11 @@ func plainRun[S text](s S, i int, seen *uint64) int {
 // scanString scans a string from its opening quote to past its closing one.
 func scanString[S text](s S, i int) (end int, escaped bool, problem string) {
 	start := i + 1
+	if i = asciiRun(s, start); i < len(s) && s[i] == '"' {
+		return i + 1, false, ""
+	}
 	var seen uint64
-	for i = start; ; {
+	for {
 		i = plainRun(s, i, &seen)
 		if i == len(s) {
 			return i, escaped, endless
@@ -1213,12 +1233,13 @@ func scanString[S text](s S, i int) (end int, escaped bool, problem string) {
 			}
 			return i + 1, escaped, ""
 		case '\\':
-			escaped = true
-			n := escapeLen(s, i)
-			if n == 0 {
-				return i, escaped, "a bad escape"
+			for escaped = true; i < len(s) && s[i] == '\\'; {
+				n := escapeLen(s, i)
+				if n == 0 {
+					return i, escaped, "a bad escape"
+				}
+				i += n
 			}
-			i += n
 		default:
 			return i, escaped, "a raw control character in a string"
 		}
@@ -1309,10 +1330,19 @@ var unescaped = [256]byte{'"': '"', '\\': '\\', '/': '/', 'b': '\b', 'f': '\f', 
 // appendQuoted appends s as a JSON string. What isn't valid UTF-8 in it
 // becomes U+FFFD, one for each byte.
 func appendQuoted[S text](dst []byte, s S) []byte {
-	start := len(dst)
+	n := asciiRun(s, 0)
+	dst = append(append(dst, '"'), s[:n]...)
+	if n < len(s) {
+		dst = appendEscaped(dst, s, n)
+	}
+	return append(dst, '"')
+}
+
+// appendEscaped is appendQuoted between the quotes, from the i-th byte on.
+func appendEscaped[S text](dst []byte, s S, i int) []byte {
+	start, from := len(dst), i
 	var seen uint64
-	dst = append(dst, '"')
-	for i := 0; ; i++ {
+	for ; ; i++ {
 		run := i
 		i = plainRun(s, i, &seen)
 		dst = append(dst, s[run:i]...)
@@ -1321,9 +1351,9 @@ func appendQuoted[S text](dst []byte, s S) []byte {
 		}
 		dst = appendEscape(dst, s[i])
 	}
-	if seen&highBits != 0 && !utf8.Valid([]byte(s)) {
-		dst = append(dst[:start], '"')
-		for _, r := range string(s) {
+	if seen&highBits != 0 && !utf8.Valid([]byte(s[from:])) {
+		dst = dst[:start]
+		for _, r := range string(s[from:]) {
 			if r < ' ' || r == '"' || r == '\\' {
 				dst = appendEscape(dst, byte(r))
 			} else {
@@ -1331,7 +1361,7 @@ func appendQuoted[S text](dst []byte, s S) []byte {
 			}
 		}
 	}
-	return append(dst, '"')
+	return dst
 }
 
 // appendEscape appends the escape for a special byte.
@@ -1391,7 +1421,19 @@ func appendFloat(dst []byte, v float64) []byte {
 	case v < -math.MaxFloat64:
 		return append(dst, "-Infinity"...)
 	}
-	if abs := math.Abs(v); abs != 0 && (abs < 1e-6 || abs >= 1e21) {
+	abs := math.Abs(v)
+	if abs < 1e9 {
+		// Most floats in events have few digits. If v is the float nearest to
+		// n/1e6, then that is the shortest decimal for it too, since two
+		// decimals of up to 15 digits are never nearest to the same float.
+		if n := uint64(abs*1e6 + 0.5); float64(n)/1e6 == abs {
+			if math.Signbit(v) {
+				dst = append(dst, '-')
+			}
+			return appendDecimal(dst, n, 1e6)
+		}
+	}
+	if abs < 1e-6 || abs >= 1e21 {
 		return strconv.AppendFloat(dst, v, 'e', -1, 64)
 	}
 	start := len(dst)
@@ -1404,10 +1446,28 @@ func appendFloat(dst []byte, v float64) []byte {
 	return append(dst, '.', '0')
 }
 
+// appendDecimal appends n/unit, a power of ten, with all digits that matter and
+// at least one behind the point.
+func appendDecimal(dst []byte, n, unit uint64) []byte {
+	dst = strconv.AppendUint(dst, n/unit, 10)
+	if n %= unit; n == 0 {
+		return append(dst, ".0"...)
+	}
+	// The 1 in front keeps the zeros that follow the point.
+	point := len(dst)
+	dst = strconv.AppendUint(dst, unit+n, 10)
+	dst[point] = '.'
+	for dst[len(dst)-1] == '0' {
+		dst = dst[:len(dst)-1]
+	}
+	return dst
+}
+
 // skipSpace returns the offset of the first byte from i on that is not JSON
 // white space (RFC 8259 section 2).
 func skipSpace[S text](s S, i int) int {
-	for i < len(s) && (s[i] == ' ' || s[i] == '\n' || s[i] == '\t' || s[i] == '\r') {
+	const space = 1<<' ' | 1<<'\n' | 1<<'\t' | 1<<'\r'
+	for i < len(s) && s[i] <= ' ' && uint64(space)>>s[i]&1 == 1 {
 		i++
 	}
 	return i
