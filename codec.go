@@ -467,7 +467,7 @@ type Decoder struct {
 	at      int    // the offset of what comes next
 	last    int    // the offset of the value that was read last
 	ready   bool   // an unread value stands there
-	path    []step // where we are: one step for each Fields or Elems under way
+	path    []int  // where we are, for each Fields or Elems under way: an element's index, or ^ the offset of a field's name
 	isEvent bool   // take "type" on the top level as the event's type
 	typ     string // the last such type
 	typed   bool   // there was one
@@ -475,21 +475,14 @@ type Decoder struct {
 	err     error
 }
 
-// A step is a field's name, or an index where the name is not in use.
-type step struct {
-	field string
-	index int // -1 for a field
-}
-
 var decoders = sync.Pool{New: func() any { return new(Decoder) }}
 
 // free gives d back to the pool, without the memory it points to.
 func (d *Decoder) free() {
 	path, scratch := d.path, d.scratch
-	if cap(path) > 64 || cap(scratch) > keepBuffer {
-		path, scratch = nil, nil
+	if cap(scratch) > keepBuffer {
+		scratch = nil
 	}
-	clear(path[:cap(path)])
 	*d = Decoder{path: path[:0], scratch: scratch[:0]}
 	decoders.Put(d)
 }
@@ -553,14 +546,17 @@ func (d *Decoder) setError(err *decodeError) {
 		if len(path) > maxPath {
 			break
 		}
-		if step.index >= 0 {
-			path = append(strconv.AppendInt(append(path, '['), int64(step.index), 10), ']')
+		if step >= 0 {
+			path = append(strconv.AppendInt(append(path, '['), int64(step), 10), ']')
 			continue
 		}
 		if i > 0 {
 			path = append(path, '.')
 		}
-		path = append(path, step.field[:min(len(step.field), maxPath+1)]...)
+		if name := ^step; name > 0 {
+			end, _, _ := scanString(d.text, name)
+			path = appendUnquoted(path, d.text[name+1:end-1])
+		}
 	}
 	err.path = clip(string(path))
 	d.err = err
@@ -728,25 +724,16 @@ func (d *Decoder) signed(size int) int64 {
 // integer reads a number with an integer value.
 func (d *Decoder) integer() (magnitude uint64, negative bool) {
 	c := d.take()
-	s, i := d.text, d.at
-	if c == '-' {
-		negative = true
-		i++
+	magnitude, negative, fraction, end := scanShort(d.text, d.at)
+	// Without a c there is nothing to read, whatever d.at points to.
+	if c == 0 || end == 0 || fraction > 0 {
+		return d.oddInteger(c)
 	}
-	digits := i
-	for ; i < len(s) && s[i]-'0' <= 9; i++ {
-		magnitude = magnitude*10 + uint64(s[i]-'0')
-	}
-	// Up to 19 digits can't have overflowed. Without a c there is nothing to
-	// read, whatever d.at points to.
-	if n := i - digits; c != 0 && n > 0 && n <= 19 && (n == 1 || s[digits] != '0') && (i == len(s) || s[i] != '.' && s[i]|0x20 != 'e') {
-		d.at = i
-		return magnitude, negative
-	}
-	return d.oddInteger(c)
+	d.at = end
+	return magnitude, negative
 }
 
-// oddInteger is integer for what is not plain digits: a float with an integer
+// oddInteger is integer for what is not a few digits: a float with an integer
 // value, an integer of 20 digits and more, or a mistake.
 func (d *Decoder) oddInteger(c byte) (magnitude uint64, negative bool) {
 	start := d.at
@@ -808,13 +795,25 @@ func (d *Decoder) number(c byte) (text string, isFloat, ok bool) {
 // Float64 reads any number, rounded to the nearest float64; NaN, Infinity and
 // -Infinity are numbers. As in Python, 1e400 is +Inf and 1e-400 is 0.
 func (d *Decoder) Float64() float64 {
-	text, _, ok := d.number(d.take())
+	c := d.take()
+	if digits, negative, fraction, end := scanShort(d.text, d.at); c != 0 && end != 0 && digits < 1<<53 {
+		// Both are exact as floats, so that the quotient is the nearest to the number.
+		d.at = end
+		f := float64(digits) / powersOfTen[fraction]
+		if negative {
+			f = -f
+		}
+		return f
+	}
+	text, _, ok := d.number(c)
 	if !ok {
 		return 0
 	}
 	f, _ := strconv.ParseFloat(text, 64) // out of range gives the infinity we want
 	return f
 }
+
+var powersOfTen = [...]float64{1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18}
 
 // String reads a string. A lone surrogate escape in it becomes U+FFFD.
 func (d *Decoder) String() string {
@@ -1034,7 +1033,7 @@ func (d *Decoder) fields(yield func(string) bool) {
 	}
 	top := len(d.path)
 	own := d.isEvent && top == 0
-	d.path = append(d.path, step{index: -1})
+	d.path = append(d.path, ^0)
 	for n, wanted := 0, true; d.more('}', n > 0); n++ {
 		start := d.at
 		if start == len(d.text) || d.text[start] != '"' {
@@ -1047,7 +1046,7 @@ func (d *Decoder) fields(yield func(string) bool) {
 		}
 		name := d.unquoted(d.text[start+1:end-1], escaped)
 		d.ready = true
-		d.path[top].field = name
+		d.path[top] = ^start
 		switch {
 		case own && name == "type":
 			d.typed, d.typ = true, ""
@@ -1074,14 +1073,14 @@ func (d *Decoder) elems(yield func(int) bool) {
 		return
 	}
 	top := len(d.path)
-	d.path = append(d.path, step{})
+	d.path = append(d.path, 0)
 	for i, wanted := 0, true; d.more(']', i > 0); i++ {
 		if d.at == len(d.text) {
 			d.fail(d.at, endless)
 			return
 		}
 		d.ready = true
-		d.path[top].index = i
+		d.path[top] = i
 		if wanted {
 			wanted = yield(i)
 		}
@@ -1635,6 +1634,38 @@ func scanNumber[S text](s S, i int) (end int, isFloat bool, problem string) {
 		isFloat = true
 	}
 	return i, isFloat, ""
+}
+
+// scanShort scans what most numbers are: up to 19 digits, and no exponent. They
+// stand for digits divided by ten, fraction times. Its end is 0 for anything
+// else, which is for scanNumber.
+func scanShort(s string, i int) (digits uint64, negative bool, fraction, end int) {
+	if i < len(s) && s[i] == '-' {
+		negative = true
+		i++
+	}
+	start := i
+	for ; i < len(s) && s[i]-'0' <= 9; i++ {
+		digits = digits*10 + uint64(s[i]-'0')
+	}
+	n := i - start
+	if n == 0 || n > 1 && s[start] == '0' {
+		return 0, false, 0, 0
+	}
+	if i < len(s) && s[i] == '.' {
+		point := i
+		for i++; i < len(s) && s[i]-'0' <= 9; i++ {
+			digits = digits*10 + uint64(s[i]-'0')
+		}
+		if fraction = i - point - 1; fraction == 0 {
+			return 0, false, 0, 0
+		}
+	}
+	// 19 digits can't have overflowed.
+	if n+fraction > 19 || i < len(s) && s[i]|0x20 == 'e' {
+		return 0, false, 0, 0
+	}
+	return digits, negative, fraction, i
 }
 
 func skipDigits[S text](s S, i int) int {
