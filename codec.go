@@ -534,6 +534,9 @@ func (d *Decoder) Fail(err error) {
 	}
 }
 
+// fail keeps the first mistake. Inlined, it would keep end from being so.
+//
+//go:noinline
 func (d *Decoder) fail(offset int, problem string) {
 	if d.err == nil {
 		d.setError(&decodeError{offset: offset, problem: problem})
@@ -633,6 +636,9 @@ func (d *Decoder) take() byte {
 	return d.text[d.at]
 }
 
+// nothing is what take does if there is nothing to read.
+//
+//go:noinline
 func (d *Decoder) nothing() byte {
 	d.fail(d.at, "Unmarshal reads a value where there is none, or reads it twice")
 	return 0
@@ -1004,6 +1010,7 @@ func (d *Decoder) skip(depth int) {
 		return
 	}
 	d.ready = false
+	d.last = d.at
 	d.end(skipValue(d.text, d.at, depth))
 }
 
