@@ -1118,22 +1118,22 @@ func (d *Decoder) more(bracket byte, comma bool) bool {
 	if d.err != nil {
 		return false
 	}
-	if d.at = skipSpace(d.text, d.at); d.at == len(d.text) {
-		d.fail(d.at, endless)
+	i := skipSpace(d.text, d.at)
+	switch {
+	case i >= len(d.text):
+		d.fail(i, endless)
+		return false
+	case d.text[i] == bracket:
+		d.at = i + 1
+		return false
+	case !comma:
+	case d.text[i] == ',':
+		i = skipSpace(d.text, i+1)
+	default:
+		d.fail(i, "want ',' or '"+string(rune(bracket))+"'")
 		return false
 	}
-	c := d.text[d.at]
-	if c == bracket {
-		d.at++
-		return false
-	}
-	if comma {
-		if c != ',' {
-			d.fail(d.at, "want ',' or '"+string(rune(bracket))+"'")
-			return false
-		}
-		d.at = skipSpace(d.text, d.at+1)
-	}
+	d.at = i
 	return true
 }
 
@@ -1158,9 +1158,9 @@ const (
 // load returns the eight bytes of s from i on, the first in the lowest bits.
 // The compiler makes one load of it.
 func load[S text](s S, i int) uint64 {
-	_ = s[i+7]
-	return uint64(s[i]) | uint64(s[i+1])<<8 | uint64(s[i+2])<<16 | uint64(s[i+3])<<24 |
-		uint64(s[i+4])<<32 | uint64(s[i+5])<<40 | uint64(s[i+6])<<48 | uint64(s[i+7])<<56
+	s = s[i : i+8]
+	return uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
+		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
 }
 
 // special sets the highest bit of the first byte in w that can't stand for
