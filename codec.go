@@ -827,20 +827,26 @@ func (d *Decoder) String() string {
 		d.mismatch("a string")
 		return ""
 	}
-	start := d.at
-	end, escaped, problem := scanString(d.text, start)
-	if !d.end(end, problem) {
-		return ""
-	}
-	return d.unquoted(d.text[start+1:end-1], escaped)
+	s, _ := d.quoted()
+	return s
 }
 
-func (d *Decoder) unquoted(s string, escaped bool) string {
-	if !escaped {
-		return s
+// quoted reads the string that begins with the quote at d.at.
+func (d *Decoder) quoted() (s string, ok bool) {
+	start := d.at + 1
+	if i := asciiRun(d.text, start); i < len(d.text) && d.text[i] == '"' {
+		d.at = i + 1
+		return d.text[start:i], true
 	}
-	d.scratch = appendUnquoted(d.scratch[:0], s)
-	return string(d.scratch)
+	end, escaped, problem := scanString(d.text, d.at)
+	if !d.end(end, problem) {
+		return "", false
+	}
+	if s = d.text[start : end-1]; escaped {
+		d.scratch = appendUnquoted(d.scratch[:0], s)
+		s = string(d.scratch)
+	}
+	return s, true
 }
 
 // Strings reads an array of strings; an empty one is not nil.
@@ -1047,11 +1053,10 @@ func (d *Decoder) fields(yield func(string) bool) {
 			d.fail(start, wantName)
 			return
 		}
-		end, escaped, problem := scanString(d.text, start)
-		if !d.end(end, problem) || !d.end(scanColon(d.text, end)) {
+		name, ok := d.quoted()
+		if !ok || !d.end(scanColon(d.text, d.at)) {
 			return
 		}
-		name := d.unquoted(d.text[start+1:end-1], escaped)
 		d.ready = true
 		d.path[top] = ^start
 		switch {
@@ -1561,6 +1566,9 @@ func scanName[S text](s S, i int) (end int, problem string) {
 
 // scanColon scans from the end of a field's name to the start of its value.
 func scanColon[S text](s S, i int) (end int, problem string) {
+	if i+1 < len(s) && s[i] == ':' && s[i+1] > ' ' {
+		return i + 1, ""
+	}
 	if i = skipSpace(s, i); i == len(s) {
 		return i, endless
 	}
