@@ -130,18 +130,31 @@ func (e *Encoder) event(ev Event) (name string, err error) {
 // Key writes a field's name; its value must follow. The name "type" is taken
 // on an event's top level: it carries [Event.Type].
 func (e *Encoder) Key(name string) *Encoder {
-	if e.expects != expectKey {
-		return e.misuse("Key(" + strconv.Quote(name) + ") where a value belongs")
+	if e.expects != expectKey || name == "type" && e.depth == 1 && e.isEvent {
+		return e.refuseKey(name)
 	}
-	if name == "type" && e.depth == 1 && e.isEvent {
-		return e.Fail(errors.New(`field "type" is taken: it carries the event's type`))
+	buf := e.buf
+	if buf[len(buf)-1] != '{' {
+		buf = append(buf, ',', '"')
+	} else {
+		buf = append(buf, '"')
 	}
-	if e.buf[len(e.buf)-1] != '{' {
-		e.buf = append(e.buf, ',')
+	if isPlain(name) {
+		buf = append(buf, name...)
+	} else {
+		buf = appendEscaped(buf, name)
 	}
-	e.buf = append(appendQuoted(e.buf, name), ':')
+	e.buf = append(buf, '"', ':')
 	e.expects = expectValue
 	return e
+}
+
+// refuseKey says why Key may not write name. It is apart to keep Key short.
+func (e *Encoder) refuseKey(name string) *Encoder {
+	if e.expects == expectKey {
+		return e.Fail(errors.New(`field "type" is taken: it carries the event's type`))
+	}
+	return e.misuse("Key(" + strconv.Quote(name) + ") where a value belongs")
 }
 
 // value makes room for a value, and reports whether one may stand here.
@@ -221,12 +234,14 @@ func (e *Encoder) String(v string) *Encoder {
 // Strings writes an array of strings; nil is an empty one.
 func (e *Encoder) Strings(v []string) *Encoder {
 	if e.BeginArray(); e.err == nil {
+		buf := e.buf
 		for i, s := range v {
 			if i > 0 {
-				e.buf = append(e.buf, ',')
+				buf = append(buf, ',')
 			}
-			e.buf = appendQuoted(e.buf, s)
+			buf = appendQuoted(buf, s)
 		}
+		e.buf = buf
 	}
 	return e.EndArray()
 }
@@ -1168,6 +1183,12 @@ func load[S text](s S, i int) uint64 {
 		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
 }
 
+// load4 is load of four bytes.
+func load4[S text](s S, i int) uint32 {
+	s = s[i : i+4]
+	return uint32(s[0]) | uint32(s[1])<<8 | uint32(s[2])<<16 | uint32(s[3])<<24
+}
+
 // special sets the highest bit of the first byte in w that can't stand for
 // itself in a JSON string (a quote, a backslash, a control character), and
 // maybe of bytes behind it. See "Determine if a word has a byte less than n"
@@ -1187,14 +1208,14 @@ func asciiRun[S text](s S, i int) int {
 			return i + bits.TrailingZeros64(m)/8
 		}
 	}
-	for i < len(s) && isPlain[s[i]] {
+	for i < len(s) && plain[s[i]] {
 		i++
 	}
 	return i
 }
 
-// isPlain has true for ASCII that stands for itself in a JSON string.
-var isPlain = func() (t [256]bool) {
+// plain has true for ASCII that stands for itself in a JSON string.
+var plain = func() (t [256]bool) {
 	for c := ' '; c < utf8.RuneSelf; c++ {
 		t[c] = c != '"' && c != '\\'
 	}
@@ -1341,19 +1362,44 @@ var unescaped = [256]byte{'"': '"', '\\': '\\', '/': '/', 'b': '\b', 'f': '\f', 
 // appendQuoted appends s as a JSON string. What isn't valid UTF-8 in it
 // becomes U+FFFD, one for each byte.
 func appendQuoted[S text](dst []byte, s S) []byte {
-	n := asciiRun(s, 0)
-	dst = append(append(dst, '"'), s[:n]...)
-	if n < len(s) {
-		dst = appendEscaped(dst, s, n)
+	dst = append(dst, '"')
+	if isPlain(s) {
+		dst = append(dst, s...)
+	} else {
+		dst = appendEscaped(dst, s)
 	}
 	return append(dst, '"')
 }
 
-// appendEscaped is appendQuoted between the quotes, from the i-th byte on.
-func appendEscaped[S text](dst []byte, s S, i int) []byte {
-	start, from := len(dst), i
+// isPlain reports whether s is ASCII that stands for itself in a JSON string.
+func isPlain[S text](s S) bool {
+	n := len(s)
+	if n < 4 {
+		for i := range n {
+			if !plain[s[i]] {
+				return false
+			}
+		}
+		return true
+	}
+	if n < 8 { // two halves, which may overlap
+		w := uint64(load4(s, 0)) | uint64(load4(s, n-4))<<32
+		return (special(w)|w)&highBits == 0
+	}
+	for i := 0; i < n-8; i += 8 {
+		if w := load(s, i); (special(w)|w)&highBits != 0 {
+			return false
+		}
+	}
+	w := load(s, n-8)
+	return (special(w)|w)&highBits == 0
+}
+
+// appendEscaped is appendQuoted between the quotes, for any string.
+func appendEscaped[S text](dst []byte, s S) []byte {
+	start := len(dst)
 	var seen uint64
-	for ; ; i++ {
+	for i := 0; ; i++ {
 		run := i
 		i = plainRun(s, i, &seen)
 		dst = append(dst, s[run:i]...)
@@ -1362,9 +1408,9 @@ func appendEscaped[S text](dst []byte, s S, i int) []byte {
 		}
 		dst = appendEscape(dst, s[i])
 	}
-	if seen&highBits != 0 && !utf8.Valid([]byte(s[from:])) {
+	if seen&highBits != 0 && !utf8.Valid([]byte(s)) {
 		dst = dst[:start]
-		for _, r := range string(s[from:]) {
+		for _, r := range string(s) {
 			if r < ' ' || r == '"' || r == '\\' {
 				dst = appendEscape(dst, byte(r))
 			} else {
