@@ -1087,6 +1087,14 @@ var mistakes = []struct {
 			}
 		}
 	}, `autobus: field "a[0].b" at byte 11: out of milk`},
+	{"own error after Skip", `[1, [2], 3]`, func(d *Decoder) {
+		for i := range d.Elems() {
+			if d.Skip(); i == 1 {
+				d.Fail(errOwn)
+			}
+		}
+	}, `autobus: field "[1]" at byte 4: out of milk`},
+	{"own error after Raw", ` {"a":{}}`, func(d *Decoder) { d.Raw(); d.Fail(errOwn) }, `autobus: at byte 1: out of milk`},
 	{"own error from a nested object", `{"p":1}`, func(d *Decoder) {
 		for range d.Fields() {
 			d.Object(refuses{})
