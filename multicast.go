@@ -102,7 +102,7 @@ func (m *multicast) Unsubscribe(channel string) {
 
 func (m *multicast) rejoin() {
 	if s := m.session(); s != nil {
-		s.join()
+		s.join(s.cards())
 	}
 }
 
@@ -123,8 +123,8 @@ func (m *multicast) Start(_ context.Context, receive func(ctx context.Context, c
 	m.mu.Lock()
 	m.run = s
 	m.mu.Unlock()
-	s.join()         // after Subscribe knows of s, or one meanwhile would be for nothing
-	close(m.started) // after the group is joined, to hear what Send has waited with
+	s.join(s.cards()) // after Subscribe knows of s, or one meanwhile would be for nothing
+	close(m.started)  // after the group is joined, to hear what Send has waited with
 	return nil
 }
 
@@ -325,7 +325,7 @@ var errNoMulticast = errors.New("no multicast in package net")
 // system grants less.
 func (s *multicastSession) setReadBuffer() {
 	granted, err := 0, errors.New("not asked")
-	for ask := s.readBuffer; err != nil && ask >= 64<<10; ask /= 2 {
+	for ask := s.readBuffer; err != nil && ask > 0; ask /= 2 {
 		err = s.conn.SetReadBuffer(ask) // the BSDs and macOS refuse what Linux cuts down
 	}
 	if err == nil {
@@ -365,8 +365,9 @@ func (s *multicastSession) watch() {
 	for {
 		select {
 		case <-t.C:
-			s.join()
-			s.setWays(s.cards())
+			cards := s.cards()
+			s.join(cards)
+			s.setWays(cards)
 		case <-s.running.Done():
 			return
 		}
@@ -423,15 +424,14 @@ func familyAddr(nic *net.Interface, is4 bool) netip.Addr {
 	return netip.Addr{}
 }
 
-// join brings the memberships in line with the network interfaces there are,
-// if there is a channel to listen for.
-func (s *multicastSession) join() {
+// join makes the group's memberships those of cards, or none while there is no
+// channel to listen for.
+func (s *multicastSession) join(cards []card) {
 	s.joining.Lock()
 	defer s.joining.Unlock()
-	var cards []card
 	wanted := !s.channels.empty()
-	if wanted {
-		cards = s.cards()
+	if !wanted {
+		cards = nil
 	}
 	if len(s.members) == 0 {
 		s.forget.Store(true)

@@ -1084,6 +1084,10 @@ func TestMulticastLeavesNothingBehind(t *testing.T) {
 }
 
 func TestMulticastReadBuffer(t *testing.T) {
+	small := testMulticast(t, ownURL(t)+"&rcvbuf=10000")
+	if log := startMulticast(t, small, nil); len(log.with("receive buffer bytes ")) != 1 {
+		t.Errorf("the log says %q", log.lines)
+	}
 	m := testMulticast(t, ownURL(t)+"&rcvbuf=1073741824")
 	log := startMulticast(t, m, nil)
 	if lines := log.with("smaller receive buffer"); len(lines) > 1 || len(lines) == 1 && !strings.HasPrefix(lines[0], "INFO ") {
