@@ -301,9 +301,15 @@ type outbox struct {
 	bytes    int               // of payloads here and on their way
 	idle     bool              // the writer waits for wake
 	wake     chan struct{}     // has room for one
-	progress chan struct{}     // closed when the writer has got on, for Flush
+	waiting  []flush           // calls of Flush
 
 	published, sent, unsent uint64 // messages taken, handed on, lost
+}
+
+// A flush waits until so many messages are handed on or lost.
+type flush struct {
+	target uint64
+	done   chan struct{} // closed then
 }
 
 // A batch is messages that go to the transport at once.
@@ -494,10 +500,13 @@ func (b *Bus) send(s *session, batch *batch, messages []Message) []Message {
 		batch.payloads, batch.messages = batch.payloads[:0], batch.messages[:0]
 		o.spare = append(o.spare, batch)
 	}
-	if o.progress != nil {
-		close(o.progress)
-		o.progress = nil
-	}
+	o.waiting = slices.DeleteFunc(o.waiting, func(f flush) bool {
+		over := f.target <= o.sent+o.unsent
+		if over {
+			close(f.done)
+		}
+		return over
+	})
 	o.mu.Unlock()
 	if err != nil && s.send.Err() == nil && b.sendLog.ok(time.Now()) {
 		s.log.Error("autobus: messages could not be sent", "lost", lost, "error", err)
@@ -512,21 +521,20 @@ func (b *Bus) send(s *session, batch *batch, messages []Message) []Message {
 func (b *Bus) Flush(ctx context.Context) error {
 	o := &b.out
 	o.mu.Lock()
-	target := o.published
-	for o.sent+o.unsent < target {
-		if o.progress == nil {
-			o.progress = make(chan struct{})
-		}
-		progress := o.progress
+	if f := (flush{o.published, make(chan struct{})}); f.target > o.sent+o.unsent {
+		o.waiting = append(o.waiting, f)
 		o.mu.Unlock()
 		select {
-		case <-progress:
+		case <-f.done:
 		case <-ctx.Done():
+			o.mu.Lock()
+			o.waiting = slices.DeleteFunc(o.waiting, func(other flush) bool { return other == f })
+			o.mu.Unlock()
 			return &failure{text: "Flush", cause: ctx.Err()}
 		}
-		o.mu.Lock()
+	} else {
+		o.mu.Unlock()
 	}
-	o.mu.Unlock()
 	b.mu.Lock()
 	s := b.session
 	b.mu.Unlock()
