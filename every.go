@@ -588,6 +588,7 @@ type Scheduler struct {
 	abandon context.CancelFunc
 	wake    chan struct{} // has the loop look again
 	until   int64         // when it will by itself
+	nap     time.Duration // a test's maxWait
 
 	active atomic.Int64  // runs that the loop has started
 	idle   chan struct{} // holds one when there may be none
@@ -858,9 +859,10 @@ func (s *Scheduler) stop(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 	}
+	s.mayBeIdle() // Another stop may be waiting.
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.mayBeIdle() // Another stop may be waiting.
+	running := s.runningNames()
 	if s.ended == ended {
 		s.abandon()
 		s.ended = nil
@@ -868,7 +870,7 @@ func (s *Scheduler) stop(ctx context.Context) error {
 	if s.active.Load() == 0 {
 		return nil
 	}
-	return &failure{text: "stopped with jobs still running: " + s.runningNames(), cause: ctx.Err()}
+	return &failure{text: "stopped with jobs still running: " + running, cause: ctx.Err()}
 }
 
 // loop starts what is due, and waits for what will be.
@@ -893,7 +895,7 @@ func (s *Scheduler) loop(jobs context.Context, ended chan<- struct{}) {
 		}
 		wait := s.wait(now, mono)
 		if len(s.dated) > 0 {
-			wait = min(wait, int64(maxWait))
+			wait = min(wait, int64(cmp.Or(s.nap, maxWait)))
 		}
 		s.until = never
 		if wait < never {
@@ -1248,7 +1250,7 @@ func (s *Scheduler) finished(j *Job, err error, stack string) {
 	switch {
 	case done:
 		s.drop(j)
-	case j.index >= 0 && s.when(j) == never:
+	case j.index >= 0 && j.r.afterRun:
 		now, mono := s.look()
 		s.plan(j, now, mono)
 	}
