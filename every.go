@@ -1201,11 +1201,13 @@ func (s *Scheduler) run(ctx context.Context, j *Job) (ran bool) {
 	var err error
 	returned := true
 	defer func() {
-		stack := ""
+		var p any
 		if !returned {
-			err, stack = panicked(recover())
+			if p = recover(); p == nil {
+				err = errors.New("it called runtime.Goexit")
+			}
 		}
-		s.finished(j, err, stack)
+		s.finished(j, err, p)
 	}()
 	if j.state.CompareAndSwap(runBegun, runCalled) {
 		ran, returned = true, false
@@ -1215,36 +1217,15 @@ func (s *Scheduler) run(ctx context.Context, j *Job) (ran bool) {
 	return ran
 }
 
-// panicked makes an error of what a deferred function has recovered, and says
-// where that came from.
-func panicked(v any) (err error, stack string) {
-	if v == nil {
-		return &failure{text: "runtime.Goexit called"}, ""
-	}
-	b := make([]byte, 64<<10)
-	b = b[:runtime.Stack(b, false)]
-	if err, ok := v.(error); ok {
-		return &failure{text: "panic", cause: err}, string(b)
-	}
-	text := "a value that is no text"
-	switch v := v.(type) {
-	case string:
-		text = v
-	case interface{ String() string }:
-		text = v.String()
-	case int:
-		text = strconv.Itoa(v)
-	}
-	return &failure{text: "panic: " + text}, string(b)
-}
-
-// finished ends a run: the job may run again.
-func (s *Scheduler) finished(j *Job, err error, stack string) {
-	if err == nil && !j.r.afterRun {
+// finished ends a run, that failed with err or panicked with p: the job may
+// run again.
+func (s *Scheduler) finished(j *Job, err error, p any) {
+	if err == nil && p == nil && !j.r.afterRun {
 		j.state.Store(runIdle)
 		return
 	}
 	done := errors.Is(err, ErrCancelJob)
+	failed := !done && (err != nil || p != nil)
 	s.mu.Lock()
 	j.state.Store(runIdle)
 	switch {
@@ -1254,18 +1235,21 @@ func (s *Scheduler) finished(j *Job, err error, stack string) {
 		now, mono := s.look()
 		s.plan(j, now, mono)
 	}
-	if err != nil && !done {
+	if failed {
 		s.stats.failed++
 	}
 	name := j.name()
 	s.mu.Unlock()
-	switch {
-	case err == nil || done:
-	case stack != "":
-		s.logger().Error("a scheduled job panicked", "job", name, "error", err, "stack", stack)
-	default:
-		s.logger().Error("a scheduled job failed", "job", name, "error", err)
+	if !failed {
+		return
 	}
+	if p == nil {
+		s.logger().Error("autobus: a scheduled job failed", "job", name, "error", err)
+		return
+	}
+	stack := make([]byte, 16<<10)
+	stack = stack[:runtime.Stack(stack, false)]
+	s.logger().Error("autobus: a scheduled job panicked", "job", name, "panic", p, "stack", string(stack))
 }
 
 func (s *Scheduler) logger() Logger {
