@@ -62,7 +62,7 @@ type Recurrence struct {
 	unit      unit
 	hasAt     bool
 	onWeekday bool // the unit is a week, and weekday the day of it
-	weekday   time.Weekday
+	weekday   uint8
 	afterRun  bool // AfterCompletion
 }
 
@@ -142,7 +142,7 @@ func (r Recurrence) on(d time.Weekday) Recurrence {
 		return r.fail(d.String() + " is for Every(1)")
 	}
 	r = r.in(week, d.String())
-	r.onWeekday, r.weekday = true, d
+	r.onWeekday, r.weekday = true, uint8(d)
 	return r
 }
 
@@ -306,7 +306,7 @@ func (r Recurrence) String() string {
 	b := append(make([]byte, 0, 64), "every "...)
 	name := unitNames[r.unit]
 	if r.onWeekday {
-		name = r.weekday.String()
+		name = time.Weekday(r.weekday).String()
 	}
 	switch {
 	case r.ranges():
@@ -416,8 +416,11 @@ func (r Recurrence) draw() float64 {
 // fixed reports whether the recurrence is a length of time, which the
 // monotonic clock measures, and not a time on the wall.
 func (r Recurrence) fixed() bool {
+	if r.hasAt || r.onWeekday || r.unit < day {
+		return !r.hasAt && !r.onWeekday
+	}
 	days := r.n * unitSeconds[r.unit] / daySecs
-	return !r.hasAt && !r.onWeekday && (r.unit < day || days != math.Trunc(days))
+	return days != math.Trunc(days)
 }
 
 // length returns n units, of which a day has 24 hours.
@@ -479,7 +482,7 @@ func (r Recurrence) nextOnDay(n int64, at time.Duration, after time.Time) time.T
 	}
 	if r.onWeekday {
 		step = 7
-		today += mod(int64(r.weekday-time.Thursday)-today, 7) // Day 0, 1 January 1970, was a Thursday.
+		today += mod(int64(r.weekday)-int64(time.Thursday)-today, 7) // Day 0, 1 January 1970, was a Thursday.
 	}
 	if n > 1 {
 		return onDay(today+n*step, at, in)
@@ -582,15 +585,14 @@ type Scheduler struct {
 	skew  time.Duration  // what the wall clock is given more than the system's has
 	lead  time.Duration  // the same of the monotonic clock
 
-	ended   chan struct{} // closed when the loop has; nil: not started
-	ending  bool
-	jobs    context.Context // what the runs are given
+	jobs    context.Context // what runs are given; nil: not started
 	abandon context.CancelFunc
-	wake    chan struct{} // has the loop look again
-	until   int64         // when it will by itself
+	ending  bool
+	timer   *time.Timer   // calls tick
+	until   int64         // when, by the monotonic clock
 	nap     time.Duration // a test's maxWait
 
-	active atomic.Int64  // runs that the loop has started
+	active atomic.Int64  // runs that tick has started, and ticks to come
 	idle   chan struct{} // holds one when there may be none
 }
 
@@ -747,8 +749,8 @@ func (j *Job) Cancel() {
 	first := j.index == 0
 	j.s.drop(j)
 	j.state.CompareAndSwap(runBegun, runRevoked)
-	if first {
-		j.s.nudge()
+	if first && j.s.started() {
+		j.s.arm(j.s.look())
 	}
 }
 
@@ -827,15 +829,17 @@ func (j *Job) name() string {
 func (s *Scheduler) start(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.ended != nil {
+	if s.jobs != nil {
 		return &failure{text: "the scheduler is running already"}
 	}
 	s.jobs, s.abandon = context.WithCancel(ctx)
-	s.ended, s.ending = make(chan struct{}), false
-	if s.wake == nil {
-		s.wake, s.idle = make(chan struct{}, 1), make(chan struct{}, 1)
+	s.ending = false
+	if s.idle == nil {
+		s.idle = make(chan struct{}, 1)
 	}
-	go s.loop(s.jobs, s.ended)
+	s.active.Add(1)
+	s.timer = time.AfterFunc(maxWait, s.tick)
+	s.arm(s.look())
 	return nil
 }
 
@@ -844,14 +848,14 @@ func (s *Scheduler) start(ctx context.Context) error {
 // a second time, it does nothing.
 func (s *Scheduler) stop(ctx context.Context) error {
 	s.mu.Lock()
-	ended := s.ended
-	s.ending = true
-	s.mu.Unlock()
-	if ended == nil {
+	jobs := s.jobs
+	if jobs == nil {
+		s.mu.Unlock()
 		return nil
 	}
-	s.nudge()
-	<-ended // It never waits for a job.
+	s.ending = true
+	s.disarm()
+	s.mu.Unlock()
 
 	for s.active.Load() > 0 && ctx.Err() == nil {
 		select {
@@ -863,9 +867,9 @@ func (s *Scheduler) stop(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	running := s.runningNames()
-	if s.ended == ended {
+	if s.jobs == jobs {
 		s.abandon()
-		s.ended = nil
+		s.jobs = nil
 	}
 	if s.active.Load() == 0 {
 		return nil
@@ -873,56 +877,62 @@ func (s *Scheduler) stop(ctx context.Context) error {
 	return &failure{text: "stopped with jobs still running: " + running, cause: ctx.Err()}
 }
 
-// loop starts what is due, and waits for what will be.
-func (s *Scheduler) loop(jobs context.Context, ended chan<- struct{}) {
-	defer close(ended)
-	timer := time.NewTimer(maxWait)
-	defer timer.Stop()
-	for {
-		s.mu.Lock()
-		if s.ending {
-			s.mu.Unlock()
-			return
-		}
+func (s *Scheduler) started() bool { return s.jobs != nil && !s.ending }
+
+// arm sets the timer to when there is something to do.
+func (s *Scheduler) arm(now time.Time, mono int64) {
+	wait := s.wait(now, mono)
+	if len(s.dated) > 0 {
+		wait = min(wait, int64(cmp.Or(s.nap, maxWait)))
+	}
+	if wait == never {
+		s.disarm()
+		s.until = never
+		return
+	}
+	if !s.timer.Reset(time.Duration(wait)) {
+		s.active.Add(1)
+	}
+	s.until = mono + wait
+}
+
+func (s *Scheduler) disarm() {
+	if s.timer.Stop() {
+		s.active.Add(-1)
+	}
+}
+
+// tick starts what is due, and arms the timer for what will be. The last of
+// the jobs it runs itself: where one is due at a time, that costs no more than
+// a timer of its own.
+func (s *Scheduler) tick() {
+	defer s.left()
+	var last *Job
+	s.mu.Lock()
+	jobs := s.jobs
+	for done := false; !done && !s.ending; {
 		now, mono := s.look()
 		for range runBatch {
 			j := s.due(now, mono)
 			if j == nil {
+				s.arm(now, mono)
+				done = true
 				break
 			}
-			s.active.Add(1)
-			go s.runActive(jobs, j)
+			if last != nil {
+				s.active.Add(1)
+				go s.runActive(jobs, last)
+			}
+			last = j
 		}
-		wait := s.wait(now, mono)
-		if len(s.dated) > 0 {
-			wait = min(wait, int64(cmp.Or(s.nap, maxWait)))
-		}
-		s.until = never
-		if wait < never {
-			s.until = mono + wait
-		}
-		s.mu.Unlock()
-
-		switch {
-		case wait <= 0:
-			continue
-		case wait == never:
-			timer.Stop()
-		default:
-			timer.Reset(time.Duration(wait))
-		}
-		select {
-		case <-timer.C:
-		case <-s.wake:
+		if !done {
+			s.mu.Unlock() // Others may want it too.
+			s.mu.Lock()
 		}
 	}
-}
-
-// nudge has the loop look again.
-func (s *Scheduler) nudge() {
-	select {
-	case s.wake <- struct{}{}:
-	default:
+	s.mu.Unlock()
+	if last != nil {
+		s.run(jobs, last)
 	}
 }
 
@@ -1072,8 +1082,8 @@ func (s *Scheduler) set(j *Job, when int64, date, now time.Time, mono int64) {
 		wait = min(when-nanos(now), int64(maxWait))
 	}
 	s.move(j, when)
-	if mono+wait < s.until {
-		s.nudge()
+	if s.started() && mono+wait < s.until {
+		s.arm(now, mono)
 	}
 }
 
@@ -1179,14 +1189,16 @@ func (s *Scheduler) runEach(ctx context.Context, jobs []*Job) (n int) {
 	return n
 }
 
-// runActive is run for the loop, which counts it.
+// runActive is run for tick, which counts it.
 func (s *Scheduler) runActive(ctx context.Context, j *Job) {
-	defer func() {
-		if s.active.Add(-1) == 0 {
-			s.mayBeIdle()
-		}
-	}()
+	defer s.left()
 	s.run(ctx, j)
+}
+
+func (s *Scheduler) left() {
+	if s.active.Add(-1) == 0 {
+		s.mayBeIdle()
+	}
 }
 
 func (s *Scheduler) mayBeIdle() {
@@ -1238,11 +1250,11 @@ func (s *Scheduler) finished(j *Job, err error, p any) {
 	if failed {
 		s.stats.failed++
 	}
-	name := j.name()
 	s.mu.Unlock()
 	if !failed {
 		return
 	}
+	name := j.String()
 	if p == nil {
 		s.logger().Error("autobus: a scheduled job failed", "job", name, "error", err)
 		return

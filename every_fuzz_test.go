@@ -268,7 +268,7 @@ func randomRecurrence(rnd *rand.Rand, loc *time.Location) Recurrence {
 		r = Every(1 + rnd.IntN(3)).Days().At(clock(day, at))
 	case 7:
 		r = Every(1).in(week, "")
-		r.onWeekday, r.weekday = true, time.Weekday(rnd.IntN(7))
+		r.onWeekday, r.weekday = true, uint8(rnd.IntN(7))
 		if rnd.IntN(2) == 0 {
 			r = r.At(clock(day, at))
 		}

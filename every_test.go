@@ -550,7 +550,7 @@ func slowRuns(r Recurrence, start, end time.Time) (runs []time.Time) {
 		}
 		wanted := func(d int64) bool { return (d-shown/daySecs)%n == 0 && (n == 1 || d > shown/daySecs) }
 		if r.onWeekday {
-			wanted = func(d int64) bool { return time.Unix(d*daySecs, 0).UTC().Weekday() == r.weekday }
+			wanted = func(d int64) bool { return time.Unix(d*daySecs, 0).UTC().Weekday() == time.Weekday(r.weekday) }
 		}
 		for _, t := range c.daily(at) {
 			if t = t.Add(nanos); t.After(start) && wanted(wall(t.In(r.zone))/daySecs) {
