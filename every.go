@@ -605,19 +605,22 @@ type schedulerStats struct {
 
 // A Job is a function and when it runs.
 type Job struct {
-	s  *Scheduler
-	fn func(context.Context) error
-	r  Recurrence
+	// What each run needs comes first, in few lines of the processor's cache.
+	s     *Scheduler
+	fn    func(context.Context) error
+	r     Recurrence
+	state atomic.Int32 // of its run; leaves runIdle under the lock
+	index int32        // in its queue; -1: ended
+	last  int64        // when its last run began, by the wall clock; 0: none has
 
 	age     uint64 // how many jobs there were before
-	from    int64  // the wall clock when it was scheduled
-	upto    int64  // of the times since from, those up to this one have had their run
-	base    int64  // the wall clock that its next time was found from
-	last    int64  // when its last run began, by the wall clock; 0: none has
 	skipped uint64
 	tags    []string
-	index   int32        // in its queue; -1: ended
-	state   atomic.Int32 // of its run; leaves idle under the lock
+
+	// Of a job at times on the wall, by its clock:
+	from int64 // when it was scheduled
+	upto int64 // the times since from up to this one have had their run
+	base int64 // what its next time was found from
 }
 
 // The states of a job's run.
