@@ -582,8 +582,11 @@ type Scheduler struct {
 	epoch time.Time      // where the monotonic clock counts from
 	seen  int64          // the wall clock when last read
 	local *time.Location // time.Local then
-	skew  time.Duration  // what the wall clock is given more than the system's has
-	lead  time.Duration  // the same of the monotonic clock
+	skew  time.Duration  // by which a test puts the wall clock forward
+
+	told     time.Time // what RunPending said the time was, if it was another
+	toldMono int64     // and by the monotonic clock
+	began    time.Time // the system's time when a run began, at the time told
 
 	jobs    context.Context // what runs are given; nil: not started
 	abandon context.CancelFunc
@@ -669,16 +672,15 @@ func (s *Scheduler) Schedule(r Recurrence, fn func(context.Context) error) (*Job
 	return j, nil
 }
 
-// RunPending tells the scheduler the time, and runs the jobs that are due then,
-// one after another in the order of their times, and then of their age. It
-// returns how many there were. When ctx ends it leaves out the rest; jobs that
-// are running already it leaves out too. From a now that is over a second from
-// the system's time, the scheduler's clocks go on at the system's pace.
+// RunPending runs the jobs that are due at now, one after another in the order
+// of their times, and then of their age. It returns how many there were. When
+// ctx ends it leaves out the rest; jobs that are running already it leaves out
+// too. If now is over a second from the system's time, the scheduler takes it
+// for the time until the next RunPending or Run, and its clock stands but for
+// what the runs take: so a test says what time it is.
 func (s *Scheduler) RunPending(ctx context.Context, now time.Time) int {
 	s.mu.Lock()
-	mono := s.adopt(now)
-	now = now.In(time.Local)
-	s.notice(now, mono)
+	now, mono := s.tell(now)
 	var due []*Job
 	for j := s.due(now, mono); j != nil; j = s.due(now, mono) {
 		due = append(due, j)
@@ -836,7 +838,7 @@ func (s *Scheduler) start(ctx context.Context) error {
 		return &failure{text: "the scheduler is running already"}
 	}
 	s.jobs, s.abandon = context.WithCancel(ctx)
-	s.ending = false
+	s.ending, s.told = false, time.Time{}
 	if s.idle == nil {
 		s.idle = make(chan struct{}, 1)
 	}
@@ -1092,11 +1094,14 @@ func (s *Scheduler) set(j *Job, when int64, date, now time.Time, mono int64) {
 
 // look reads both clocks.
 func (s *Scheduler) look() (now time.Time, mono int64) {
+	if !s.told.IsZero() {
+		return s.told, s.toldMono
+	}
 	now = time.Now()
 	if s.epoch.IsZero() {
 		s.epoch = now
 	}
-	mono = int64(now.Sub(s.epoch) + s.lead)
+	mono = int64(now.Sub(s.epoch))
 	if s.skew != 0 {
 		now = now.Round(0).Add(s.skew)
 	}
@@ -1104,19 +1109,30 @@ func (s *Scheduler) look() (now time.Time, mono int64) {
 	return now, mono
 }
 
-// adopt sets the clocks to now, and returns the monotonic one.
-func (s *Scheduler) adopt(now time.Time) (mono int64) {
+// tell stops the clocks at now, if that isn't the time, or else has them go.
+func (s *Scheduler) tell(now time.Time) (local time.Time, mono int64) {
 	system := time.Now()
 	if s.epoch.IsZero() {
 		s.epoch = system
 	}
-	s.skew = now.Round(0).Sub(system.Round(0))
-	s.lead = now.Sub(system)
-	mono = int64(system.Sub(s.epoch) + s.lead)
-	if s.skew.Abs() < time.Second && s.lead.Abs() < time.Second {
-		s.skew, s.lead = 0, 0
+	now, mono = now.In(time.Local), int64(now.Sub(s.epoch))
+	s.told = time.Time{}
+	if !s.started() && now.Sub(system).Abs() >= time.Second {
+		s.told, s.toldMono = now.Round(0), mono
 	}
-	return mono
+	s.notice(now, mono)
+	return now, mono
+}
+
+// pass puts clocks that stand forward by what a run has taken, but for less
+// than a millisecond.
+func (s *Scheduler) pass() {
+	if s.told.IsZero() {
+		return
+	}
+	took := time.Since(s.began).Truncate(time.Millisecond)
+	s.told, s.toldMono = s.told.Add(took), s.toldMono+int64(took)
+	s.began = s.began.Add(took)
 }
 
 // notice plans anew what a wall clock put back, or a change of the local
@@ -1180,11 +1196,12 @@ func nanos(t time.Time) int64 {
 // runEach runs jobs that have begun, one after another.
 func (s *Scheduler) runEach(ctx context.Context, jobs []*Job) (n int) {
 	for _, j := range jobs {
+		s.mu.Lock()
+		s.began = time.Now()
 		if ctx.Err() != nil && j.state.CompareAndSwap(runBegun, runRevoked) {
-			s.mu.Lock()
 			s.skip(j, 1)
-			s.mu.Unlock()
 		}
+		s.mu.Unlock()
 		if s.run(ctx, j) {
 			n++
 		}
@@ -1247,6 +1264,7 @@ func (s *Scheduler) finished(j *Job, err error, p any) {
 	case done:
 		s.drop(j)
 	case j.index >= 0 && j.r.afterRun:
+		s.pass()
 		now, mono := s.look()
 		s.plan(j, now, mono)
 	}
