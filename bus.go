@@ -170,6 +170,11 @@ func Subscribe[T any, P EventPtr[T]](handle func(context.Context, T) error, opts
 	return SubscribeOn[T, P](Default, handle, opts...)
 }
 
+// Schedule adds a job to the [Default] bus; see [Bus.Schedule].
+func Schedule(r Recurrence, fn func(context.Context) error) (*Job, error) {
+	return Default.Schedule(r, fn)
+}
+
 // Start starts the [Default] bus; see [Bus.Start].
 func Start(ctx context.Context) error { return Default.Start(ctx) }
 
@@ -228,6 +233,8 @@ type Bus struct {
 
 	table  sync.RWMutex     // guards topics
 	topics map[string]topic // by type name; all types by "*"
+
+	scheduler Scheduler
 
 	workers atomic.Int64  // goroutines that handle events
 	quiet   chan struct{} // has room for one; told when workers falls to 0
@@ -588,7 +595,7 @@ func (b *Bus) Start(ctx context.Context) error {
 	if err == nil && b.state == starting {
 		b.state = running
 		go b.write(s)
-		return nil
+		return b.scheduler.start(s.handlers, s.log)
 	}
 	if err == nil { // Stop came too late to interrupt it
 		t.Close()
@@ -657,18 +664,18 @@ func (b *Bus) end(s *session) {
 	close(b.ended)
 }
 
-// Stop ends what Start began, in good order: it sends what is pending, stops
-// receiving, lets handlers finish what was received, sends what they published
-// and closes the transport. When ctx ends first, it cancels the handlers'
-// contexts, and its error says how many messages, events and handlers it
+// Stop ends what Start began, in good order: it lets running jobs finish, sends
+// what is pending, stops receiving, lets handlers finish what was received,
+// sends what they published and closes the transport. When ctx ends first, it
+// cancels the contexts of jobs and handlers, and its error says what it
 // abandoned. Afterwards no goroutine of the bus is left but those of abandoned
-// handlers. Stopping a bus that isn't started does nothing.
+// handlers and jobs. Stopping a bus that isn't started does nothing.
 //
-// A handler must not wait for Stop, which waits for the handler: called with
-// the context that a handler was given, Stop returns an error at once.
+// A handler or job must not wait for Stop, which waits for it: called with the
+// context that one was given, Stop returns an error at once.
 func (b *Bus) Stop(ctx context.Context) error {
 	if caller, _ := ctx.Value(handlerKey{}).(*Bus); caller == b {
-		return &failure{text: "Stop: called from a handler, which it would wait for; use another goroutine and context"}
+		return &failure{text: "Stop: called from a handler or job, which it would wait for; use another goroutine and context"}
 	}
 	b.mu.Lock()
 	s, ended := b.session, b.ended
@@ -692,6 +699,7 @@ func (b *Bus) Stop(ctx context.Context) error {
 	b.state = stopping
 	b.mu.Unlock()
 
+	jobs := b.scheduler.stop(ctx)
 	b.Flush(ctx) // an error of it shows below again
 	b.refuse(s)
 
@@ -730,12 +738,13 @@ func (b *Bus) Stop(ctx context.Context) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.end(s)
-	if queued+handlers+unsent > 0 {
-		return &failure{
-			text: "Stop: abandoned " + strconv.Itoa(unsent) + " unsent messages, " + strconv.Itoa(queued) +
-				" received events and " + strconv.Itoa(handlers) + " running handlers",
-			cause: err,
+	if queued+handlers+unsent > 0 || jobs != "" {
+		text := "Stop: abandoned " + strconv.Itoa(unsent) + " unsent messages, " + strconv.Itoa(queued) +
+			" received events and " + strconv.Itoa(handlers) + " running handlers"
+		if jobs != "" {
+			text += ", and the running jobs: " + jobs
 		}
+		return &failure{text: text, cause: err}
 	}
 	if err != nil && ctx.Err() == nil {
 		return &failure{text: "Stop", cause: err}
@@ -760,6 +769,14 @@ func (b *Bus) Run(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
 	return b.Stop(ctx)
+}
+
+// Schedule has fn run at the times of r while the bus is started, as
+// [Scheduler.Schedule] does, with a context like a handler's. It works before,
+// during and after Start. An error that fn returns, or its panic, is logged and
+// counted, and the job goes on; [ErrCancelJob] ends it.
+func (b *Bus) Schedule(r Recurrence, fn func(context.Context) error) (*Job, error) {
+	return b.scheduler.Schedule(r, fn)
 }
 
 // A Subscription is a handler's place on a bus.
@@ -1223,6 +1240,10 @@ type Stats struct {
 	DroppedOverflow  uint64 // a subscription's queue had no room: once a subscription
 	DroppedAbandoned uint64 // still queued at Unsubscribe, or when Stop ran out of time
 
+	JobRuns    uint64 // runs of scheduled jobs that began
+	JobsFailed uint64 // of these, those that ended with an error or a panic
+	JobsMissed uint64 // times without a run of their own; see [Job.Skipped]
+
 	Lost       uint64 // messages of any type that gaps in Go senders' sequences show to be missing; less again when one comes late
 	Duplicates uint64 // copies of a message that came by more than one way, dropped
 	Reconnects uint64 // times that a connection to a server was made anew
@@ -1241,6 +1262,9 @@ func (b *Bus) Stats() Stats {
 	b.out.mu.Lock()
 	s.Published, s.Sent, s.Unsent, s.Backlog = b.out.published, b.out.sent, b.out.unsent, b.out.bytes
 	b.out.mu.Unlock()
+	b.scheduler.mu.Lock()
+	s.JobRuns, s.JobsFailed, s.JobsMissed = b.scheduler.stats.runs, b.scheduler.stats.failed, b.scheduler.stats.skipped
+	b.scheduler.mu.Unlock()
 	s.Received, s.Delivered, s.Handled, s.Failed = b.received.Load(), b.delivered.Load(), b.handled.Load(), b.failed.Load()
 	s.DroppedMalformed += b.discarded[malformed].Load()
 	s.DroppedType += b.discarded[wrongType].Load()

@@ -908,6 +908,67 @@ func TestRun(t *testing.T) {
 	})
 }
 
+// A bus runs its jobs from Start to Stop, and again.
+func TestBusSchedule(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := memBus(t)
+		var got []int
+		SubscribeOn(b, func(_ context.Context, e tick) error { got = append(got, e.N); return nil })
+		n := 0
+		if _, err := b.Schedule(Every(1).Second(), func(ctx context.Context) error {
+			if err := b.Stop(ctx); err == nil {
+				t.Error("Stop from a job")
+			}
+			n++
+			return b.Publish(tick{N: n})
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.Schedule(Every(0).Seconds(), func(context.Context) error { return nil }); err == nil {
+			t.Error("no error for a bad recurrence")
+		}
+		time.Sleep(time.Minute) // of the bubble's own time: nothing runs before Start
+		for range 2 {
+			before := n
+			if err := b.Start(background); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(3500 * time.Millisecond)
+			if err := b.Stop(background); err != nil {
+				t.Fatal(err)
+			}
+			if ran := n - before; ran < 3 || ran > 4 { // four if one was due already
+				t.Errorf("%d runs in 3.5 s", ran)
+			}
+			time.Sleep(time.Minute)
+		}
+		if s := b.Stats(); len(got) != n || s.JobRuns != uint64(n) || s.JobsFailed != 0 {
+			t.Errorf("%d runs, handled %v: %+v", n, got, s)
+		}
+
+		release := make(chan struct{})
+		job, err := b.Schedule(Every(1).Second(), func(context.Context) error { <-release; return errors.New("late") })
+		if err != nil {
+			t.Fatal(err)
+		}
+		job.Tag("stuck")
+		if err := b.Start(background); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(1500 * time.Millisecond)
+		ctx, cancel := context.WithTimeout(background, time.Second)
+		defer cancel()
+		if err := b.Stop(ctx); !errors.Is(err, context.DeadlineExceeded) || !strings.HasSuffix(err.Error(), "0 running handlers, and the running jobs: every second [stuck]: context deadline exceeded") {
+			t.Error(err)
+		}
+		close(release)
+		synctest.Wait()
+		if s := b.Stats(); s.JobsFailed != 1 {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
 // The package's functions are those of Default, whose zero value is ready.
 func TestDefault(t *testing.T) {
 	old := Default
@@ -919,6 +980,9 @@ func TestDefault(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := Publish(&tick{N: 5}); err != nil || await(t, got) != 5 {
+		t.Error(err)
+	}
+	if job, err := Schedule(Every(1).Hour(), func(context.Context) error { return nil }); err != nil || job.Next().IsZero() {
 		t.Error(err)
 	}
 	ctx, cancel := context.WithCancel(background)

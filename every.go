@@ -578,6 +578,7 @@ type Scheduler struct {
 	ghost []*Job     // cancelled in their run
 	born  uint64     // how many jobs there have been
 	stats schedulerStats
+	log   Logger // of the last start
 
 	epoch time.Time      // where the monotonic clock counts from
 	seen  int64          // the wall clock when last read
@@ -639,13 +640,16 @@ const (
 // it cancels the contexts that they were given, and its error names them. It
 // is an error to call Run while it runs; afterwards it may be called again.
 func (s *Scheduler) Run(ctx context.Context) error {
-	if err := s.start(context.WithoutCancel(ctx)); err != nil {
+	if err := s.start(context.WithoutCancel(ctx), s.Logger); err != nil {
 		return err
 	}
 	<-ctx.Done()
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopGrace)
 	defer cancel()
-	return s.stop(grace)
+	if running := s.stop(grace); running != "" {
+		return &failure{text: "the scheduler stopped with jobs still running: " + running, cause: grace.Err()}
+	}
+	return nil
 }
 
 // Schedule adds a job, whose first run is at the first time that r has after
@@ -831,14 +835,14 @@ func (j *Job) name() string {
 }
 
 // start begins to run jobs, with contexts made from ctx.
-func (s *Scheduler) start(ctx context.Context) error {
+func (s *Scheduler) start(ctx context.Context, log Logger) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.jobs != nil {
 		return &failure{text: "the scheduler is running already"}
 	}
 	s.jobs, s.abandon = context.WithCancel(ctx)
-	s.ending, s.told = false, time.Time{}
+	s.ending, s.told, s.log = false, time.Time{}, log
 	if s.idle == nil {
 		s.idle = make(chan struct{}, 1)
 	}
@@ -849,14 +853,14 @@ func (s *Scheduler) start(ctx context.Context) error {
 }
 
 // stop starts no more jobs, and waits for those that are running. If ctx ends
-// first, it cancels their contexts and its error names them. Before start, and
+// first, it cancels their contexts and returns their names. Before start, and
 // a second time, it does nothing.
-func (s *Scheduler) stop(ctx context.Context) error {
+func (s *Scheduler) stop(ctx context.Context) (running string) {
 	s.mu.Lock()
 	jobs := s.jobs
 	if jobs == nil {
 		s.mu.Unlock()
-		return nil
+		return ""
 	}
 	s.ending = true
 	s.disarm()
@@ -871,15 +875,12 @@ func (s *Scheduler) stop(ctx context.Context) error {
 	s.mayBeIdle() // Another stop may be waiting.
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	running := s.runningNames()
+	running = s.runningNames()
 	if s.jobs == jobs {
 		s.abandon()
 		s.jobs = nil
 	}
-	if s.active.Load() == 0 {
-		return nil
-	}
-	return &failure{text: "stopped with jobs still running: " + running, cause: ctx.Err()}
+	return running
 }
 
 func (s *Scheduler) started() bool { return s.jobs != nil && !s.ending }
@@ -1286,10 +1287,15 @@ func (s *Scheduler) finished(j *Job, err error, p any) {
 }
 
 func (s *Scheduler) logger() Logger {
-	if s.Logger == nil {
-		return stderrLogger{}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.log != nil:
+		return s.log
+	case s.Logger != nil:
+		return s.Logger
 	}
-	return s.Logger
+	return stderrLogger{}
 }
 
 // runningNames lists the jobs that are running, by age.
