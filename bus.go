@@ -711,9 +711,9 @@ func (b *Bus) Stop(ctx context.Context) error {
 		case <-b.quiet:
 		case <-ctx.Done():
 			waiting = false
+			handlers = int(b.workers.Load()) // before they learn of it, and end
 			s.abandon()
 			queued = b.abandonQueues()
-			handlers = int(b.workers.Load())
 		}
 	}
 
