@@ -752,9 +752,9 @@ func (b *Bus) shutDown(ctx context.Context, s *session, up bool) error {
 		case <-b.quiet:
 		case <-ctx.Done():
 			waiting = false
+			handlers = int(b.workers.Load()) // before they learn of it, and end
 			s.abandon()
 			queued = b.abandonQueues()
-			handlers = int(b.workers.Load())
 		}
 	}
 
