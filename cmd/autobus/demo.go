@@ -65,9 +65,6 @@ func (t *tool) demo(ctx context.Context, args []string) error {
 	if len(args) > 0 {
 		return usagef("demo takes no argument, but here is %s", quoteArg(args[0]))
 	}
-	if scheme, _, _ := strings.Cut(t.url, "://"); strings.EqualFold(scheme, "mem") {
-		return errors.New("autobus: demo runs two processes, and mem:// stays within one; try it without -url or AUTOBUS_URL, which is UDP multicast")
-	}
 	if t.namespace == "" {
 		t.namespace = demoNamespace
 	}
@@ -89,7 +86,7 @@ func (t *tool) demo(ctx context.Context, args []string) error {
 		}
 		return nil
 	})
-	if err := bus.Start(ctx); err != nil {
+	if err := t.start(ctx, bus); err != nil {
 		return err
 	}
 	fmt.Fprintf(t.stdout, "Two processes, one bus: %s, namespace %q.\n", t.shownURL(), t.namespace)
@@ -328,7 +325,7 @@ func (t *tool) demoPeer(ctx context.Context, args []string) error {
 		fmt.Fprintln(t.stdout, p.Number)
 		return bus.Publish(pong{ping{p.Run, p.Number, os.Getpid()}})
 	})
-	if err := bus.Start(ctx); err != nil {
+	if err := t.start(ctx, bus); err != nil {
 		return err
 	}
 	fmt.Fprintln(t.stdout, 0)

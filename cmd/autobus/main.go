@@ -24,6 +24,7 @@ import (
 	"sync"
 	"syscall"
 	"time"
+	"unicode/utf8"
 
 	"github.com/autobus-go/autobus"
 )
@@ -51,11 +52,13 @@ type tool struct {
 	stderr io.Writer
 
 	url       string
+	urlFrom   string // where url was given: "-url", "AUTOBUS_URL" or ""
 	namespace string
 	count     int           // sub's -n; 0: no limit
 	period    time.Duration // sub's -for; 0: no limit
 
-	started func() // called once the bus is, for tests
+	started   func() // called once the bus is, for tests
+	inProcess bool   // there are others on mem:// here: a test's
 }
 
 // A command is what its name on the command line does.
@@ -126,7 +129,10 @@ func (t *tool) main(args []string) int {
 }
 
 func (t *tool) dispatch(ctx context.Context, args []string) error {
-	t.url = cmp.Or(os.Getenv("AUTOBUS_URL"), autobus.DefaultURL)
+	t.url = autobus.DefaultURL
+	if url := os.Getenv("AUTOBUS_URL"); url != "" {
+		t.url, t.urlFrom = url, "AUTOBUS_URL"
+	}
 	t.namespace = os.Getenv("AUTOBUS_NAMESPACE")
 
 	name, args, err := t.commandName(args)
@@ -222,7 +228,7 @@ var flagValue = map[string]string{"url": autobus.DefaultURL, "namespace": "kitch
 func (t *tool) set(name, value string) error {
 	switch name {
 	case "url":
-		if t.url = value; value == "" {
+		if t.url, t.urlFrom = value, "-url"; value == "" {
 			return usagef("-url is empty; leave it out for %s", autobus.DefaultURL)
 		}
 	case "namespace":
@@ -400,6 +406,28 @@ are there.
 // bus is the bus that flags and environment name.
 func (t *tool) bus() *autobus.Bus {
 	return &autobus.Bus{URL: t.url, Namespace: t.namespace, Logger: logger{t.stderr}}
+}
+
+// start starts the bus. What is wrong with the URL is a mistake on the command
+// line, and the error says where.
+func (t *tool) start(ctx context.Context, bus *autobus.Bus) error {
+	if scheme, _, _ := strings.Cut(t.url, "://"); strings.EqualFold(scheme, "mem") && !t.inProcess {
+		return usagef("%s: mem:// stays within one process, and here nobody else is in it; try it without, for UDP multicast", t.urlFrom)
+	}
+	if !utf8.ValidString(t.namespace) {
+		return usagef("the namespace %s isn't valid UTF-8", quoteArg(t.namespace))
+	}
+	err := bus.Start(ctx)
+	if err == nil || t.urlFrom == "" || ctx.Err() != nil {
+		return err
+	}
+	problem := strings.TrimPrefix(err.Error(), "autobus: ")
+	// No type tells these errors from those of the system, but their text
+	// begins with what it is about.
+	if about, _, _ := strings.Cut(problem, ":"); strings.Contains(about, "URL") {
+		return usagef("%s: %s", t.urlFrom, problem)
+	}
+	return errors.New("autobus: " + t.urlFrom + ": " + problem)
 }
 
 // shownURL is the bus's URL without a password that may be in it.

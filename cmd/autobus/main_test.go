@@ -191,18 +191,29 @@ func TestRunTimeErrors(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{"sub", "-url", "udp://10.0.0.1:5000"}, "10.0.0.1"},
-		{[]string{"sub", "-url", "nothing"}, "scheme"},
-		{[]string{"pub", "Ping", "-url", "gopher://x"}, "gopher"},
-		{[]string{"demo", "-url", "gopher://x"}, "gopher"},
-		{[]string{"demo", "-url", "mem://x"}, "mem:// stays within one"},
+		{[]string{"sub", "-url", ownURL() + "?interface=none0"}, `-url: multicast: no network interface "none0"`},
 		{[]string{"pub", "Ping", `{"x":"` + strings.Repeat("x", 70000) + `"}`, "-url", ownURL()}, "at most 65000"},
-		{[]string{"pub", "Ping", `{"x":"` + strings.Repeat("x", 9<<20) + `"}`, "-url", "mem://large"}, "Ping"},
 		{[]string{"sub", "-n", "1", "-for", "1ms", "-url", ownURL()}, "0 of 1 events"},
 	} {
 		code, stdout, stderr := call("", c.args...)
 		if code != exitError || stdout != "" || !strings.Contains(stderr, c.want) || strings.Count(stderr, "\n") != 1 {
 			t.Errorf("autobus %.80q: status %d, output %q, errors %q; want %d and %q", c.args, code, stdout, stderr, exitError, c.want)
+		}
+	}
+}
+
+// TestURLOrigin says where a wrong URL came from.
+func TestURLOrigin(t *testing.T) {
+	t.Setenv("AUTOBUS_URL", "gopher://x")
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"sub"}, `autobus: AUTOBUS_URL: URL scheme "gopher" is unknown`},
+		{[]string{"sub", "-url", "ftp://x"}, `autobus: -url: URL scheme "ftp" is unknown`},
+	} {
+		if code, _, stderr := call("", c.args...); code != exitUsage || !strings.HasPrefix(stderr, c.want) {
+			t.Errorf("autobus %q: status %d, errors %q; want %d and %q", c.args, code, stderr, exitUsage, c.want)
 		}
 	}
 }
@@ -427,7 +438,12 @@ func TestPubManyLines(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer bus.Stop(ctx)
-	mustCall(t, strings.Repeat(`{"x":"`+strings.Repeat("x", size)+"\"}\n", n), "pub", "-url", url, "Ping")
+	var stderr bytes.Buffer
+	pub := newTool(strings.NewReader(strings.Repeat(`{"x":"`+strings.Repeat("x", size)+"\"}\n", n)), nil, &stderr)
+	pub.inProcess = true
+	if code := pub.main([]string{"pub", "-url", url, "Ping"}); code != exitOK || stderr.Len() > 0 {
+		t.Fatalf("status %d, errors %q", code, stderr.String())
+	}
 	select {
 	case <-done:
 	case <-ctx.Done():

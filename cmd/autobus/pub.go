@@ -70,7 +70,7 @@ func isStream(v any) bool {
 // publish starts a bus, publishes on it, and stops it when all is sent.
 func (t *tool) publish(ctx context.Context, send func(bus *autobus.Bus) error) error {
 	bus := t.bus()
-	if err := bus.Start(ctx); err != nil {
+	if err := t.start(ctx, bus); err != nil {
 		return err
 	}
 	t.started()

@@ -52,7 +52,7 @@ func (t *tool) sub(ctx context.Context, types []string) error {
 		}
 		return nil
 	})
-	if err := bus.Start(ctx); err != nil {
+	if err := t.start(ctx, bus); err != nil {
 		if isClosed(interrupted) {
 			return nil
 		}
