@@ -278,10 +278,11 @@ func quoteArg(arg string) string {
 // suggestion names what was probably meant, or else what there is.
 func suggestion(name string, known []string, prefix string) string {
 	best, least := "", 3
+	name = strings.ToLower(name)
 	for _, k := range known {
 		distance := editDistance(name, k)
 		if strings.HasPrefix(name, k) && len(k) > 1 || strings.HasPrefix(k, name) {
-			distance = 1
+			distance = min(distance, 1)
 		}
 		if distance < least && distance < max(2, len(k)) {
 			best, least = k, distance
@@ -359,14 +360,15 @@ const helpSubFlags = `  -n COUNT           end after this many events
 `
 
 const helpExit = `The exit status is 0, 1 when something failed, or 2 for a mistake on the
-command line. Ctrl-C ends every command in good order.
+command line or in the URL. Ctrl-C (or SIGTERM) ends every command in good
+order, sub and pub with status 0, demo with 1; a second one kills it.
 `
 
 var helpFor = map[string]string{
 	"demo": `The program starts itself a second time. One process publishes Ping, the other
 hears it and publishes Pong, and both say so. It ends within 5 seconds, with
-status 0 if events crossed, or with advice and status 1 if none did.
-The namespace is "demo", if none is given.
+status 0 if events crossed, or with advice and status 1 if none did. Ctrl-C
+ends it early, with status 1. The namespace is "demo", if none is given.
 `,
 	"pub": `It publishes one event of the type and ends when it is sent:
 
@@ -387,8 +389,12 @@ bus:
   autobus sub >events.jsonl               and later: autobus pub - <events.jsonl
   autobus sub | ssh elsewhere autobus pub -
 
+They go out at once, not in the time they were recorded in, and in the
+namespace that -namespace names, not in the one they came from.
+
 At a line that can't be published it stops, says which, and ends with status 1;
-the lines before it are published.
+the lines before it are published. Ctrl-C ends it with status 0 once those
+that were read are sent, or with status 1 if one could not be published.
 `,
 	"sub": `It shows every event of these types, or of all, until Ctrl-C. On a terminal a
 line has the time, the type and the JSON; characters that could change what the
@@ -397,7 +403,7 @@ terminal shows are escaped. In a pipe or file a line is a JSON object:
   {"time":"2026-01-02T15:04:05.123456789Z","channel":"autobus::Ping","type":"Ping","event":{"type":"Ping","id":1}}
 
 With -n and -for together, the status is 1 if the time is up before the events
-are there.
+are there. Ctrl-C ends it with status 0 in any case.
 `,
 	"version": "It prints the version, that of Go, and the system it was built for.\n",
 	"help":    "It prints how a command is used.\n",

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -134,6 +135,10 @@ func events(t *testing.T, lines []string) (list []string) {
 }
 
 func TestUsageErrors(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "ev.jsonl")
+	if err := os.WriteFile(file, nil, 0o666); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		args  []string
 		input string
@@ -143,6 +148,9 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"-url", "udp://239.255.0.1:5000"}, "", "a command is missing"},
 		{[]string{"publish"}, "", "did you mean pub?"},
 		{[]string{"sbu"}, "", "did you mean sub?"},
+		{[]string{"Sub"}, "", "did you mean sub?"},
+		{[]string{"PUB", "Ping"}, "", "did you mean pub?"},
+		{[]string{"sub", "-URL", "x"}, "", "did you mean -url?"},
 		{[]string{"x\x1b[31m"}, "", `there is no command "x\x1b[31m"; there are demo, pub, sub, version, help`},
 		{[]string{"help", "dmeo"}, "", "did you mean demo?"},
 		{[]string{"-ulr", "x", "sub"}, "", "did you mean -url?"},
@@ -175,6 +183,20 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"demo", "now"}, "", "demo takes no argument"},
 		{[]string{"version", "x"}, "", "version takes no argument"},
 		{[]string{demoPeer}, "", "for autobus demo alone"},
+		{[]string{"pub", file}, "", file + " is a file; to play it back: autobus pub - <" + file + "; "},
+		{[]string{"pub", file}, "{}", "to play it back: autobus pub - <" + file},
+		{[]string{"pub", "-", file}, "{}", "to play " + file + " back: autobus pub - <" + file},
+		{[]string{"pub", "Ping", file}, "", "autobus pub Ping - <" + file},
+		{[]string{"sub", "-url", "udp://10.0.0.1:5000"}, "", `-url: bad multicast URL "udp://10.0.0.1:5000": `},
+		{[]string{"sub", "-url", "udp://239.255.0.1:5000?ttl=x"}, "", "-url: bad multicast URL"},
+		{[]string{"sub", "-url", "udp://:secret@239.255.0.1"}, "", "-url: bad multicast URL: "},
+		{[]string{"sub", "-url", "nothing"}, "", "-url: the URL has no scheme"},
+		{[]string{"pub", "Ping", "-url", "gopher://x"}, "", `-url: URL scheme "gopher"`},
+		{[]string{"demo", "-url", "gopher://x"}, "", `-url: URL scheme "gopher"`},
+		{[]string{"demo", "-url", "mem://x"}, "", "-url: mem:// stays within one"},
+		{[]string{"pub", "Ping", "-url", "mem://x"}, "", "-url: mem:// stays within one"},
+		{[]string{"sub", "-url", "MEM://x"}, "", "-url: mem:// stays within one"},
+		{[]string{"sub", "-namespace", "\xff"}, "", "the namespace \"\\xff\" isn't valid UTF-8"},
 	} {
 		code, stdout, stderr := call(c.input, c.args...)
 		if code != exitUsage || stdout != "" || !strings.Contains(stderr, c.want) {
@@ -215,6 +237,28 @@ func TestURLOrigin(t *testing.T) {
 		if code, _, stderr := call("", c.args...); code != exitUsage || !strings.HasPrefix(stderr, c.want) {
 			t.Errorf("autobus %q: status %d, errors %q; want %d and %q", c.args, code, stderr, exitUsage, c.want)
 		}
+	}
+}
+
+// TestPubNamedLikeFile: a type is one also where a file has its name, if there
+// is something to publish.
+func TestPubNamedLikeFile(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for _, name := range []string{"Ping", "Ping.v2"} {
+		if err := os.WriteFile(name, nil, 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if code, _, stderr := call("", "pub", "Ping"); code != exitUsage || !strings.Contains(stderr, "Ping is a file; ") {
+		t.Errorf("status %d, errors %q", code, stderr)
+	}
+	url := ownURL()
+	l := listen(t, "-url", url, "-n", "2")
+	mustCall(t, `{"id":1}`, "pub", "-url", url, "Ping")
+	mustCall(t, "", "pub", "-url", url, "Ping.v2", "{}")
+	want := []string{`{"type":"Ping","id":1}`, `{"type":"Ping.v2"}`}
+	if got := events(t, l.rest(t)); !slices.Equal(got, want) {
+		t.Errorf("have %q, want %q", got, want)
 	}
 }
 
@@ -483,6 +527,7 @@ func TestWriteError(t *testing.T) {
 	}{
 		{io.ErrClosedPipe, exitOK, ""},
 		{io.ErrShortWrite, exitError, "autobus: write: short write\n"},
+		{&os.PathError{Op: "write", Path: "/dev/stdout", Err: errors.New("no space")}, exitError, "autobus: write /dev/stdout: no space\n"},
 	} {
 		var stderr bytes.Buffer
 		sub := newTool(nil, failingWriter{c.err}, &stderr)

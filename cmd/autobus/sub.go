@@ -85,6 +85,9 @@ func (t *tool) sub(ctx context.Context, types []string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.err != nil && !isClosedPipe(p.err) {
+		if _, says := p.err.(*os.PathError); says { // what it did, and to what
+			return fmt.Errorf("autobus: %w", p.err)
+		}
 		return fmt.Errorf("autobus: write: %w", p.err)
 	}
 	if p.left > 0 && !isClosed(p.done) && !isClosed(interrupted) {
