@@ -627,7 +627,8 @@ func program(t *testing.T, args ...string) *exec.Cmd {
 
 func TestDemo(t *testing.T) {
 	var stderr bytes.Buffer
-	cmd := program(t, "demo", "-url", ownURL())
+	url := ownURL()
+	cmd := program(t, "demo", "-url", url)
 	cmd.Stderr = &stderr
 	began := time.Now()
 	out, err := cmd.Output()
@@ -636,6 +637,7 @@ func TestDemo(t *testing.T) {
 	}
 	t.Logf("it took %v, and 5 s are promised", time.Since(began))
 	for _, want := range []string{
+		": go run ./cmd/autobus sub -namespace demo -url " + url + "\n", // a test is built in a go-build folder
 		"publishes Ping 1\n", "hears Ping 5, and publishes Pong 5\n", "hears Pong 5, ",
 		"It works: 5 of 5 Pings crossed to the other process, and 5 Pongs back",
 	} {
@@ -655,7 +657,7 @@ func TestDemoWithoutMulticast(t *testing.T) {
 	if code := cmd.ProcessState.ExitCode(); code != exitError {
 		t.Errorf("status %d", code)
 	}
-	for _, want := range []string{"hears nothing", "None of 3 Pings crossed", "What to check:", "firewall", "loopback=0"} {
+	for _, want := range []string{"hears nothing", "None of 3 Pings crossed", "What was found here:\n", "The URL has loopback=0", "What to check:", "firewall"} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("%q is missing in\n%s%s", want, out, stderr.String())
 		}
@@ -684,6 +686,55 @@ func publishUntil(t *testing.T, url string, done <-chan struct{}) {
 		case <-tick.C:
 		case <-ctx.Done():
 			t.Fatal("nobody hears")
+		}
+	}
+}
+
+func TestListenIn(t *testing.T) {
+	const hash = "/tmp/cache/3f/3f00000000000000000000000000000000000000000000000000000000000000-d/autobus"
+	for _, c := range []struct{ program, url, namespace, want string }{
+		{"autobus", autobus.DefaultURL, "demo", "autobus sub -namespace demo"},
+		{"./autobus", "udp://239.1.1.1:5000", "demo", "./autobus sub -namespace demo -url udp://239.1.1.1:5000"},
+		{"/opt/my tools/autobus", autobus.DefaultURL, "it's", `'/opt/my tools/autobus' sub -namespace 'it'\''s'`},
+		{"/tmp/go-build12/b001/exe/autobus", autobus.DefaultURL, "demo", "go run ./cmd/autobus sub -namespace demo"},
+		{"/root/.cache/go-build/3f/3f-d/autobus", autobus.DefaultURL, "demo", "go run ./cmd/autobus sub -namespace demo"},
+		{hash, "udp://239.1.1.1?ttl=1&rcvbuf=1", "a\x1bb", `go run ./cmd/autobus sub -namespace 'a\u001bb' -url 'udp://239.1.1.1?ttl=1&rcvbuf=1'`},
+		{"autobus", "redis://:secret@host", "demo", "autobus sub -namespace demo -url redis://:xxxxx@host"},
+	} {
+		d := &tool{url: c.url, namespace: c.namespace}
+		if got := d.listenIn(c.program); got != c.want {
+			t.Errorf("have %s, want %s", got, c.want)
+		}
+	}
+}
+
+func TestAdvice(t *testing.T) {
+	lo := net.Interface{Name: "lo", Flags: net.FlagUp | net.FlagLoopback}
+	eth0 := net.Interface{Name: "eth0", Flags: net.FlagUp | net.FlagMulticast}
+	tun0 := net.Interface{Name: "tun0", Flags: net.FlagUp}
+	down := net.Interface{Name: "eth1", Flags: net.FlagMulticast}
+	for _, c := range []struct {
+		url        string
+		interfaces []net.Interface
+		want       []string
+		not        []string
+	}{
+		{autobus.DefaultURL, nil, []string{"No network interface is up, not even loopback", "port 5000, and IGMP", "-url 'udp://239.255.0.1:5000?interface=NAME'"}, []string{"loopback=0", "another transport"}},
+		{autobus.DefaultURL, []net.Interface{lo, down}, []string{"No network interface but loopback is up"}, []string{"eth1"}},
+		{autobus.DefaultURL, []net.Interface{tun0}, []string{"No network interface that is up can do multicast"}, []string{"tun0"}},
+		{"udp://239.1.1.1:7000", []net.Interface{lo, eth0, tun0, down}, []string{"Up, and able to do multicast: eth0.", "port 7000", "-url 'udp://239.1.1.1:7000?interface=NAME'"}, []string{"loopback", "5000"}},
+		{"udp://[ff02::1]:7000?loopback=false", []net.Interface{lo, eth0}, []string{"The URL has loopback=false", "-url 'udp://[ff02::1]:7000?interface=NAME'"}, nil},
+	} {
+		text := advice(c.url, c.interfaces)
+		for _, want := range c.want {
+			if !strings.Contains(text, want) {
+				t.Errorf("%s %v: %q is missing in\n%s", c.url, c.interfaces, want, text)
+			}
+		}
+		for _, not := range c.not {
+			if strings.Contains(text, not) {
+				t.Errorf("%s %v: %q is in\n%s", c.url, c.interfaces, not, text)
+			}
 		}
 	}
 }
