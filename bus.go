@@ -197,7 +197,8 @@ type Bus struct {
 	//
 	//	interface=eth0,wlan0   join and send on these alone; default: join all
 	//	                       that are up, send by the routing table
-	//	ttl=1                  routers that a datagram may cross, 0 to 255
+	//	ttl=1                  networks that a datagram may reach, one after the
+	//	                       other: 0 (this host) to 255
 	//	loopback=1             whether processes on this host hear it
 	//	rcvbuf=4194304         bytes of receive buffer to ask the system for
 	URL string
@@ -373,7 +374,7 @@ func (o *outbox) channel(name string) string {
 
 func (b *Bus) enqueue(name string, payload []byte) error {
 	limit := b.Backlog
-	if limit == 0 {
+	if limit <= 0 { // below, Start says that it's a mistake
 		limit = defaultBacklog
 	}
 	o := &b.out
@@ -523,8 +524,9 @@ func (b *Bus) send(s *session, batch *batch, messages []Message) []Message {
 }
 
 // Flush waits until the transport has handed on all that was published before
-// the call (Redis: until the server has answered), or ctx ends. What was lost
-// on the way is counted in [Stats]. Before Start, it waits for that too.
+// the call (to a server: until it has answered), or ctx ends. It returns nil
+// also for messages that could not be sent; Unsent in [Stats] counts those.
+// Before Start, it waits for that too.
 func (b *Bus) Flush(ctx context.Context) error {
 	o := &b.out
 	o.mu.Lock()
@@ -739,12 +741,23 @@ func (b *Bus) Stop(ctx context.Context) error {
 	defer b.mu.Unlock()
 	b.end(s)
 	if queued+handlers+unsent > 0 || jobs != "" {
-		text := "Stop: abandoned " + strconv.Itoa(unsent) + " unsent messages, " + strconv.Itoa(queued) +
-			" received events and " + strconv.Itoa(handlers) + " running handlers"
-		if jobs != "" {
-			text += ", and the running jobs: " + jobs
+		var left []string
+		for _, what := range []struct {
+			n     int
+			thing string
+		}{{unsent, "unsent message"}, {queued, "received event"}, {handlers, "running handler"}} {
+			switch what.n {
+			case 0:
+			case 1:
+				left = append(left, "1 "+what.thing)
+			default:
+				left = append(left, strconv.Itoa(what.n)+" "+what.thing+"s")
+			}
 		}
-		return &failure{text: text, cause: err}
+		if jobs != "" {
+			left = append(left, "running jobs ("+jobs+")")
+		}
+		return &failure{text: "Stop: abandoned " + strings.Join(left, ", "), cause: err}
 	}
 	if err != nil && ctx.Err() == nil {
 		return &failure{text: "Stop", cause: err}
@@ -1205,17 +1218,20 @@ func decodeEvent(name, text string, v Unmarshaler) (cause, error) {
 }
 
 // discard counts a message that is dropped, and logs it if the last such line
-// is a second old. No text of the message goes into the log: anyone may have
-// written it.
+// is a second old. No text of the message goes into the log, since anyone may
+// have written it: of an error only what the program itself said.
 func (b *Bus) discard(log Logger, why cause, name string, size int, err error) {
 	b.discarded[why].Add(1)
 	if !b.discardLog[why].ok(time.Now()) {
 		return
 	}
 	args := []any{"type", clip(name), "bytes", size, "dropped", b.discarded[why].Load()}
-	if e, ok := err.(*decodeError); ok && e.cause == nil {
+	switch e, ok := err.(*decodeError); {
+	case ok && e.cause == nil:
 		args = append(args, "offset", e.offset, "problem", e.problem)
-	} else if err != nil && why == invalid {
+	case ok:
+		args = append(args, "offset", e.offset, "error", e.cause)
+	case why == invalid:
 		args = append(args, "error", err)
 	}
 	log.Warn("autobus: dropped "+causeText[why], args...)
@@ -1289,13 +1305,15 @@ type Transport interface {
 	// an error it has left nothing behind, and Close is not called.
 	//
 	// From then until Close, the transport calls receive for every message on
-	// a subscribed channel, once, in the order it arrives. receive keeps
-	// neither slice and is safe for concurrent use. Where a subscription asks
-	// for it (see [Block]) it waits for room in a queue, or until ctx ends.
+	// a subscribed channel, this bus's own included, once, in the order it
+	// arrives. receive keeps neither slice and is safe for concurrent use.
+	// Where a subscription asks for it (see [Block]) it waits for room in a
+	// queue, or until its ctx ends: give it one that Close cancels.
 	Start(ctx context.Context, receive func(ctx context.Context, channel, payload []byte), log Logger) error
 
 	// Subscribe asks for a channel's messages from now on, and Unsubscribe
-	// ends that. Neither blocks. A channel that ends in ":*" stands for every
+	// ends that; each is called once, however many subscriptions the bus has.
+	// Neither blocks. A channel that ends in ":*" stands for every
 	// channel that has a non-empty name without a ':' in the place of the
 	// '*'; a message that matches both ways is received once all the same.
 	Subscribe(channel string)
@@ -1308,8 +1326,8 @@ type Transport interface {
 	// Send hands on messages in order, in as few system calls as it can, and
 	// returns how many of them were lost and why. While the transport is
 	// disconnected it waits; when ctx ends, what is not sent yet is lost. It
-	// keeps nothing of the slice. It may find a message over the limit, which
-	// is lost.
+	// keeps neither the slice nor the payloads. It may find a message over the
+	// limit, which is lost.
 	Send(ctx context.Context, messages []Message) (lost int, err error)
 
 	// Flush waits until every message that Send has taken is out of the

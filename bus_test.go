@@ -72,7 +72,7 @@ func await[T any](t testing.TB, c <-chan T) (v T) {
 
 // memBus returns a bus of the test's own, not started, which logs to the test.
 func memBus(t testing.TB) *Bus {
-	return &Bus{URL: "mem://" + strings.ReplaceAll(t.Name(), "/", "."), Logger: testLogger(t, slog.LevelError+1)}
+	return &Bus{URL: "mem://" + t.Name(), Logger: testLogger(t, slog.LevelError+1)}
 }
 
 func testLogger(t testing.TB, level slog.Level) *slog.Logger {
@@ -332,7 +332,7 @@ func TestStopAbandons(t *testing.T) {
 	ctx, cancel := context.WithCancel(background)
 	cancel()
 	err := b.Stop(ctx)
-	if !errors.Is(err, context.Canceled) || err.Error() != "autobus: Stop: abandoned 0 unsent messages, 3 received events and 1 running handlers: context canceled" {
+	if !errors.Is(err, context.Canceled) || err.Error() != "autobus: Stop: abandoned 3 received events, 1 running handler: context canceled" {
 		t.Errorf("got %v", err)
 	}
 	if s := b.Stats(); s.DroppedAbandoned != 3 {
@@ -645,7 +645,7 @@ func TestMistakes(t *testing.T) {
 		{started.Start(background), "autobus: Start: the bus is started already"},
 		{(&Bus{URL: "host:5000"}).Start(background), "autobus: the URL has no scheme: want udp://group:port or mem://name"},
 		{(&Bus{URL: "carrier-pigeon://coop"}).Start(background), `autobus: URL scheme "carrier-pigeon" is unknown: want udp://group:port or mem://name`},
-		{(&Bus{URL: "mem://"}).Start(background), `autobus: URL "mem://": want mem://name, a name without / ? # @`},
+		{(&Bus{URL: "mem://"}).Start(background), `autobus: URL "mem://": want mem://name, with any name`},
 		{(&Bus{Namespace: "\xff"}).Start(background), `autobus: the namespace "\xff" isn't valid UTF-8`},
 		{(&Bus{Backlog: -1}).Start(background), "autobus: Backlog is -1, want a number of bytes, or 0 for 8 MiB"},
 		{small.Publish(tick{}), "autobus: event Tick takes 28 bytes, and the transport at most 20: message too large"},
@@ -839,7 +839,7 @@ func TestStopAbandonsUnsent(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(background)
 	cancel()
-	if err := b.Stop(ctx); err == nil || !strings.Contains(err.Error(), "abandoned 3 unsent messages, 0 received events and 0 running handlers") {
+	if err := b.Stop(ctx); err == nil || !strings.Contains(err.Error(), "abandoned 3 unsent messages: context canceled") {
 		t.Error(err)
 	}
 	if s := b.Stats(); s.Unsent != 3 {
@@ -958,7 +958,7 @@ func TestBusSchedule(t *testing.T) {
 		time.Sleep(1500 * time.Millisecond)
 		ctx, cancel := context.WithTimeout(background, time.Second)
 		defer cancel()
-		if err := b.Stop(ctx); !errors.Is(err, context.DeadlineExceeded) || !strings.HasSuffix(err.Error(), "0 running handlers, and the running jobs: every second [stuck]: context deadline exceeded") {
+		if err := b.Stop(ctx); !errors.Is(err, context.DeadlineExceeded) || !strings.HasSuffix(err.Error(), "abandoned running jobs (every second [stuck]): context deadline exceeded") {
 			t.Error(err)
 		}
 		close(release)

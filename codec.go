@@ -155,7 +155,16 @@ func (e *Encoder) refuseKey(name string) *Encoder {
 	if e.expects == expectKey {
 		return e.Fail(errors.New(`field "type" is taken: it carries the event's type`))
 	}
-	return e.misuse("Key(" + strconv.Quote(name) + ") where a value belongs")
+	if e.expects == expectValue {
+		return e.misuse("Key(" + strconv.Quote(name) + ") where the value of " + e.lastKey() + " belongs")
+	}
+	return e.misuse("Key(" + strconv.Quote(name) + ") outside an object")
+}
+
+// lastKey returns the key that was just written, in its quotes.
+func (e *Encoder) lastKey() string {
+	quoted := strings.TrimSuffix(string(e.buf), ":")
+	return quoted[strings.LastIndexByte(quoted[:len(quoted)-1], '"'):]
 }
 
 // value makes room for a value, and reports whether one may stand here.
@@ -370,7 +379,8 @@ func (e *Encoder) Raw(json []byte) *Encoder {
 	return e
 }
 
-// Object writes an object whose fields v writes; nil is null.
+// Object writes an object whose fields v writes. A nil interface is null; for
+// a nil pointer, which v can't tell from others, write Null instead.
 func (e *Encoder) Object(v Marshaler) *Encoder {
 	if v == nil {
 		return e.Null()
@@ -423,8 +433,11 @@ func (e *Encoder) begin(bracket byte, expects expectation) *Encoder {
 }
 
 func (e *Encoder) end(bracket byte, expects expectation) *Encoder {
+	if e.err == nil && e.expects == expectValue {
+		return e.misuse("the key " + e.lastKey() + " has no value")
+	}
 	if e.expects != expects || e.depth == e.floor {
-		return e.misuse("'" + string(rune(bracket)) + "' where it ends nothing, or a key lacks its value")
+		return e.misuse("'" + string(rune(bracket)) + "' where it ends nothing")
 	}
 	e.buf = append(e.buf, bracket)
 	e.depth--

@@ -425,7 +425,7 @@ func ExampleBus_Stop() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
 	defer cancel()
 	fmt.Println(bus.Stop(ctx))
-	// Output: autobus: Stop: abandoned 0 unsent messages, 0 received events and 1 running handlers: context deadline exceeded
+	// Output: autobus: Stop: abandoned 1 running handler: context deadline exceeded
 }
 
 // mirror is a transport that hands its messages back to its own bus. One for a
