@@ -3,16 +3,22 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/url"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/autobus-go/autobus"
 )
@@ -65,9 +71,6 @@ func (t *tool) demo(ctx context.Context, args []string) error {
 	if len(args) > 0 {
 		return usagef("demo takes no argument, but here is %s", quoteArg(args[0]))
 	}
-	if scheme, _, _ := strings.Cut(t.url, "://"); strings.EqualFold(scheme, "mem") {
-		return errors.New("autobus: demo runs two processes, and mem:// stays within one; try it without -url or AUTOBUS_URL, which is UDP multicast")
-	}
 	if t.namespace == "" {
 		t.namespace = demoNamespace
 	}
@@ -89,11 +92,11 @@ func (t *tool) demo(ctx context.Context, args []string) error {
 		}
 		return nil
 	})
-	if err := bus.Start(ctx); err != nil {
+	if err := t.start(ctx, bus); err != nil {
 		return err
 	}
 	fmt.Fprintf(t.stdout, "Two processes, one bus: %s, namespace %q.\n", t.shownURL(), t.namespace)
-	fmt.Fprintf(t.stdout, "To listen in, run this in another terminal: autobus sub -namespace %s\n\n", t.namespace)
+	fmt.Fprintf(t.stdout, "To listen in, run this in another terminal: %s\n\n", t.listenIn(os.Args[0]))
 	d.say(d.pid, "is this process")
 
 	err := d.exchange(ctx, bus)
@@ -107,6 +110,38 @@ func (t *tool) demo(ctx context.Context, args []string) error {
 	}
 	t.warn(bus.Stats())
 	return d.sum(ctx, time.Since(began))
+}
+
+// listenIn is the command that shows what goes on in the demo, for the shell.
+func (t *tool) listenIn(program string) string {
+	if builtByRun.MatchString(filepath.ToSlash(program)) {
+		program = "go run ./cmd/autobus"
+	} else {
+		program = quoteShell(program)
+	}
+	line := program + " sub -namespace " + quoteShell(t.namespace)
+	if t.url != autobus.DefaultURL {
+		shown := t.url
+		if u, err := url.Parse(t.url); err == nil && u.User != nil {
+			shown = u.Redacted()
+		}
+		line += " -url " + quoteShell(shown)
+	}
+	return line
+}
+
+// builtByRun matches where "go run" leaves a program: below a go-build folder,
+// or wherever the build cache is, in one named by a hash.
+var builtByRun = regexp.MustCompile(`/go-build|/[0-9a-f]{64}-d/[^/]*$`)
+
+// quoteShell is s as one word of a POSIX shell.
+func quoteShell(s string) string {
+	if s == "" || strings.ContainsFunc(s, func(r rune) bool {
+		return !strings.ContainsRune("+,-./:=@_%", r) && !unicode.IsLetter(r) && !unicode.IsDigit(r)
+	}) {
+		s = "'" + strings.ReplaceAll(string(appendPrintable(nil, s)), "'", `'\''`) + "'"
+	}
+	return s
 }
 
 // A demo is what the first process knows of it.
@@ -290,23 +325,65 @@ func (d *demo) sum(ctx context.Context, took time.Duration) error {
 	default:
 		fmt.Fprintf(d.stdout, "None of %d Pings crossed; this process didn't hear its own either.\n", d.sent)
 	}
-	fmt.Fprint(d.stdout, demoAdvice)
+	interfaces, err := net.Interfaces()
+	if err != nil {
+		fmt.Fprintf(d.stderr, "autobus: demo: look at the network interfaces: %v\n", err)
+	}
+	fmt.Fprint(d.stdout, advice(d.url, interfaces))
 	return errSilent
 }
 
-const demoAdvice = `What to check:
-  - A firewall on this machine: does it let UDP through, to the group's port
-    (5000 unless -url says otherwise), and IGMP?
-  - The network interfaces: is one up that can do multicast? On Linux,
-    "ip link" shows MULTICAST and UP. A VPN's or a container's often can't.
-    With -url 'udp://239.255.0.1:5000?interface=NAME' you choose one.
-  - The URL: with loopback=0, processes on one host don't hear each other.
+// advice says what to check when multicast doesn't work, what can be seen
+// from here first.
+func advice(busURL string, interfaces []net.Interface) string {
+	var able []string
+	up, loopback := false, false
+	for _, i := range interfaces {
+		switch {
+		case i.Flags&net.FlagUp == 0:
+		case i.Flags&net.FlagLoopback != 0:
+			up, loopback = true, true
+		default:
+			if up = true; i.Flags&net.FlagMulticast != 0 {
+				able = append(able, i.Name)
+			}
+		}
+	}
+	text := "What was found here:\n"
+	group, port := "239.255.0.1", "5000"
+	if u, err := url.Parse(busURL); err == nil {
+		group, port = cmp.Or(u.Hostname(), group), cmp.Or(u.Port(), port)
+		switch value := strings.ToLower(u.Query().Get("loopback")); value {
+		case "0", "false", "no", "off":
+			text += "  - The URL has loopback=" + value + ": with it, processes on one host don't hear\n    each other. Leave it out.\n"
+		}
+	}
+	switch {
+	case !up:
+		text += `  - No network interface is up, not even loopback. On Linux, as root:
+    "ip link set lo up", and the same for the network's.
+`
+	case len(able) == 0 && loopback:
+		text += `  - No network interface but loopback is up and can do multicast. On Linux,
+    "ip link" shows UP and MULTICAST where that is so.
+`
+	case len(able) == 0:
+		text += `  - No network interface that is up can do multicast, and loopback is down.
+    On Linux, as root: "ip link set lo up".
+`
+	default:
+		text += "  - Up, and able to do multicast: " + strings.Join(able, ", ") + ".\n"
+	}
+	return text + `What to check:
+  - A firewall on this machine: does it let UDP through, to port ` + port + `, and IGMP?
+  - A VPN's or a container's interface often can't do multicast, though it says
+    so. Choose another: -url ` + quoteShell("udp://"+net.JoinHostPort(group, port)+"?interface=NAME") + `
   - A container or virtual machine: its network may not carry multicast;
     "--network host" often helps.
-  - Another program on the port that doesn't share it: try another one, as in
-    -url udp://239.255.0.1:5001.
-  - If multicast is no option here, use another transport.
+  - Another program on the port that doesn't share it: try another port, as in
+    -url ` + quoteShell("udp://"+net.JoinHostPort(group, "5001")) + `
 `
+}
 
 // demoPeer is the second process: it answers every Ping until its standard
 // input is closed, and tells the first by its output what it hears.
@@ -328,7 +405,7 @@ func (t *tool) demoPeer(ctx context.Context, args []string) error {
 		fmt.Fprintln(t.stdout, p.Number)
 		return bus.Publish(pong{ping{p.Run, p.Number, os.Getpid()}})
 	})
-	if err := bus.Start(ctx); err != nil {
+	if err := t.start(ctx, bus); err != nil {
 		return err
 	}
 	fmt.Fprintln(t.stdout, 0)

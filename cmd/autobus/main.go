@@ -24,6 +24,7 @@ import (
 	"sync"
 	"syscall"
 	"time"
+	"unicode/utf8"
 
 	"github.com/autobus-go/autobus"
 )
@@ -51,11 +52,13 @@ type tool struct {
 	stderr io.Writer
 
 	url       string
+	urlFrom   string // where url was given: "-url", "AUTOBUS_URL" or ""
 	namespace string
 	count     int           // sub's -n; 0: no limit
 	period    time.Duration // sub's -for; 0: no limit
 
-	started func() // called once the bus is, for tests
+	started   func() // called once the bus is, for tests
+	inProcess bool   // there are others on mem:// here: a test's
 }
 
 // A command is what its name on the command line does.
@@ -126,7 +129,10 @@ func (t *tool) main(args []string) int {
 }
 
 func (t *tool) dispatch(ctx context.Context, args []string) error {
-	t.url = cmp.Or(os.Getenv("AUTOBUS_URL"), autobus.DefaultURL)
+	t.url = autobus.DefaultURL
+	if url := os.Getenv("AUTOBUS_URL"); url != "" {
+		t.url, t.urlFrom = url, "AUTOBUS_URL"
+	}
 	t.namespace = os.Getenv("AUTOBUS_NAMESPACE")
 
 	name, args, err := t.commandName(args)
@@ -222,7 +228,7 @@ var flagValue = map[string]string{"url": autobus.DefaultURL, "namespace": "kitch
 func (t *tool) set(name, value string) error {
 	switch name {
 	case "url":
-		if t.url = value; value == "" {
+		if t.url, t.urlFrom = value, "-url"; value == "" {
 			return usagef("-url is empty; leave it out for %s", autobus.DefaultURL)
 		}
 	case "namespace":
@@ -272,10 +278,11 @@ func quoteArg(arg string) string {
 // suggestion names what was probably meant, or else what there is.
 func suggestion(name string, known []string, prefix string) string {
 	best, least := "", 3
+	name = strings.ToLower(name)
 	for _, k := range known {
 		distance := editDistance(name, k)
 		if strings.HasPrefix(name, k) && len(k) > 1 || strings.HasPrefix(k, name) {
-			distance = 1
+			distance = min(distance, 1)
 		}
 		if distance < least && distance < max(2, len(k)) {
 			best, least = k, distance
@@ -353,14 +360,15 @@ const helpSubFlags = `  -n COUNT           end after this many events
 `
 
 const helpExit = `The exit status is 0, 1 when something failed, or 2 for a mistake on the
-command line. Ctrl-C ends every command in good order.
+command line or in the URL. Ctrl-C (or SIGTERM) ends every command in good
+order, sub and pub with status 0, demo with 1; a second one kills it.
 `
 
 var helpFor = map[string]string{
 	"demo": `The program starts itself a second time. One process publishes Ping, the other
 hears it and publishes Pong, and both say so. It ends within 5 seconds, with
-status 0 if events crossed, or with advice and status 1 if none did.
-The namespace is "demo", if none is given.
+status 0 if events crossed, or with advice and status 1 if none did. Ctrl-C
+ends it early, with status 1. The namespace is "demo", if none is given.
 `,
 	"pub": `It publishes one event of the type and ends when it is sent:
 
@@ -381,8 +389,12 @@ bus:
   autobus sub >events.jsonl               and later: autobus pub - <events.jsonl
   autobus sub | ssh elsewhere autobus pub -
 
+They go out at once, not in the time they were recorded in, and in the
+namespace that -namespace names, not in the one they came from.
+
 At a line that can't be published it stops, says which, and ends with status 1;
-the lines before it are published.
+the lines before it are published. Ctrl-C ends it with status 0 once those
+that were read are sent, or with status 1 if one could not be published.
 `,
 	"sub": `It shows every event of these types, or of all, until Ctrl-C. On a terminal a
 line has the time, the type and the JSON; characters that could change what the
@@ -391,7 +403,7 @@ terminal shows are escaped. In a pipe or file a line is a JSON object:
   {"time":"2026-01-02T15:04:05.123456789Z","channel":"autobus::Ping","type":"Ping","event":{"type":"Ping","id":1}}
 
 With -n and -for together, the status is 1 if the time is up before the events
-are there.
+are there. Ctrl-C ends it with status 0 in any case.
 `,
 	"version": "It prints the version, that of Go, and the system it was built for.\n",
 	"help":    "It prints how a command is used.\n",
@@ -400,6 +412,28 @@ are there.
 // bus is the bus that flags and environment name.
 func (t *tool) bus() *autobus.Bus {
 	return &autobus.Bus{URL: t.url, Namespace: t.namespace, Logger: logger{t.stderr}}
+}
+
+// start starts the bus. What is wrong with the URL is a mistake on the command
+// line, and the error says where.
+func (t *tool) start(ctx context.Context, bus *autobus.Bus) error {
+	if scheme, _, _ := strings.Cut(t.url, "://"); strings.EqualFold(scheme, "mem") && !t.inProcess {
+		return usagef("%s: mem:// stays within one process, and here nobody else is in it; try it without, for UDP multicast", t.urlFrom)
+	}
+	if !utf8.ValidString(t.namespace) {
+		return usagef("the namespace %s isn't valid UTF-8", quoteArg(t.namespace))
+	}
+	err := bus.Start(ctx)
+	if err == nil || t.urlFrom == "" || ctx.Err() != nil {
+		return err
+	}
+	problem := strings.TrimPrefix(err.Error(), "autobus: ")
+	// No type tells these errors from those of the system, but their text
+	// begins with what it is about.
+	if about, _, _ := strings.Cut(problem, ":"); strings.Contains(about, "URL") {
+		return usagef("%s: %s", t.urlFrom, problem)
+	}
+	return errors.New("autobus: " + t.urlFrom + ": " + problem)
 }
 
 // shownURL is the bus's URL without a password that may be in it.

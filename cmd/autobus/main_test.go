@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -134,6 +135,10 @@ func events(t *testing.T, lines []string) (list []string) {
 }
 
 func TestUsageErrors(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "ev.jsonl")
+	if err := os.WriteFile(file, nil, 0o666); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		args  []string
 		input string
@@ -143,6 +148,9 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"-url", "udp://239.255.0.1:5000"}, "", "a command is missing"},
 		{[]string{"publish"}, "", "did you mean pub?"},
 		{[]string{"sbu"}, "", "did you mean sub?"},
+		{[]string{"Sub"}, "", "did you mean sub?"},
+		{[]string{"PUB", "Ping"}, "", "did you mean pub?"},
+		{[]string{"sub", "-URL", "x"}, "", "did you mean -url?"},
 		{[]string{"x\x1b[31m"}, "", `there is no command "x\x1b[31m"; there are demo, pub, sub, version, help`},
 		{[]string{"help", "dmeo"}, "", "did you mean demo?"},
 		{[]string{"-ulr", "x", "sub"}, "", "did you mean -url?"},
@@ -175,6 +183,20 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"demo", "now"}, "", "demo takes no argument"},
 		{[]string{"version", "x"}, "", "version takes no argument"},
 		{[]string{demoPeer}, "", "for autobus demo alone"},
+		{[]string{"pub", file}, "", file + " is a file; to play it back: autobus pub - <" + file + "; "},
+		{[]string{"pub", file}, "{}", "to play it back: autobus pub - <" + file},
+		{[]string{"pub", "-", file}, "{}", "to play " + file + " back: autobus pub - <" + file},
+		{[]string{"pub", "Ping", file}, "", "autobus pub Ping - <" + file},
+		{[]string{"sub", "-url", "udp://10.0.0.1:5000"}, "", `-url: bad multicast URL "udp://10.0.0.1:5000": `},
+		{[]string{"sub", "-url", "udp://239.255.0.1:5000?ttl=x"}, "", "-url: bad multicast URL"},
+		{[]string{"sub", "-url", "udp://:secret@239.255.0.1"}, "", "-url: bad multicast URL: "},
+		{[]string{"sub", "-url", "nothing"}, "", "-url: the URL has no scheme"},
+		{[]string{"pub", "Ping", "-url", "gopher://x"}, "", `-url: URL scheme "gopher"`},
+		{[]string{"demo", "-url", "gopher://x"}, "", `-url: URL scheme "gopher"`},
+		{[]string{"demo", "-url", "mem://x"}, "", "-url: mem:// stays within one"},
+		{[]string{"pub", "Ping", "-url", "mem://x"}, "", "-url: mem:// stays within one"},
+		{[]string{"sub", "-url", "MEM://x"}, "", "-url: mem:// stays within one"},
+		{[]string{"sub", "-namespace", "\xff"}, "", "the namespace \"\\xff\" isn't valid UTF-8"},
 	} {
 		code, stdout, stderr := call(c.input, c.args...)
 		if code != exitUsage || stdout != "" || !strings.Contains(stderr, c.want) {
@@ -191,19 +213,52 @@ func TestRunTimeErrors(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{"sub", "-url", "udp://10.0.0.1:5000"}, "10.0.0.1"},
-		{[]string{"sub", "-url", "nothing"}, "scheme"},
-		{[]string{"pub", "Ping", "-url", "gopher://x"}, "gopher"},
-		{[]string{"demo", "-url", "gopher://x"}, "gopher"},
-		{[]string{"demo", "-url", "mem://x"}, "mem:// stays within one"},
+		{[]string{"sub", "-url", ownURL() + "?interface=none0"}, `-url: multicast: no network interface "none0"`},
 		{[]string{"pub", "Ping", `{"x":"` + strings.Repeat("x", 70000) + `"}`, "-url", ownURL()}, "at most 65000"},
-		{[]string{"pub", "Ping", `{"x":"` + strings.Repeat("x", 9<<20) + `"}`, "-url", "mem://large"}, "Ping"},
 		{[]string{"sub", "-n", "1", "-for", "1ms", "-url", ownURL()}, "0 of 1 events"},
 	} {
 		code, stdout, stderr := call("", c.args...)
 		if code != exitError || stdout != "" || !strings.Contains(stderr, c.want) || strings.Count(stderr, "\n") != 1 {
 			t.Errorf("autobus %.80q: status %d, output %q, errors %q; want %d and %q", c.args, code, stdout, stderr, exitError, c.want)
 		}
+	}
+}
+
+// TestURLOrigin says where a wrong URL came from.
+func TestURLOrigin(t *testing.T) {
+	t.Setenv("AUTOBUS_URL", "gopher://x")
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"sub"}, `autobus: AUTOBUS_URL: URL scheme "gopher" is unknown`},
+		{[]string{"sub", "-url", "ftp://x"}, `autobus: -url: URL scheme "ftp" is unknown`},
+	} {
+		if code, _, stderr := call("", c.args...); code != exitUsage || !strings.HasPrefix(stderr, c.want) {
+			t.Errorf("autobus %q: status %d, errors %q; want %d and %q", c.args, code, stderr, exitUsage, c.want)
+		}
+	}
+}
+
+// TestPubNamedLikeFile: a type is one also where a file has its name, if there
+// is something to publish.
+func TestPubNamedLikeFile(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for _, name := range []string{"Ping", "Ping.v2"} {
+		if err := os.WriteFile(name, nil, 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if code, _, stderr := call("", "pub", "Ping"); code != exitUsage || !strings.Contains(stderr, "Ping is a file; ") {
+		t.Errorf("status %d, errors %q", code, stderr)
+	}
+	url := ownURL()
+	l := listen(t, "-url", url, "-n", "2")
+	mustCall(t, `{"id":1}`, "pub", "-url", url, "Ping")
+	mustCall(t, "", "pub", "-url", url, "Ping.v2", "{}")
+	want := []string{`{"type":"Ping","id":1}`, `{"type":"Ping.v2"}`}
+	if got := events(t, l.rest(t)); !slices.Equal(got, want) {
+		t.Errorf("have %q, want %q", got, want)
 	}
 }
 
@@ -427,7 +482,12 @@ func TestPubManyLines(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer bus.Stop(ctx)
-	mustCall(t, strings.Repeat(`{"x":"`+strings.Repeat("x", size)+"\"}\n", n), "pub", "-url", url, "Ping")
+	var stderr bytes.Buffer
+	pub := newTool(strings.NewReader(strings.Repeat(`{"x":"`+strings.Repeat("x", size)+"\"}\n", n)), nil, &stderr)
+	pub.inProcess = true
+	if code := pub.main([]string{"pub", "-url", url, "Ping"}); code != exitOK || stderr.Len() > 0 {
+		t.Fatalf("status %d, errors %q", code, stderr.String())
+	}
 	select {
 	case <-done:
 	case <-ctx.Done():
@@ -467,6 +527,7 @@ func TestWriteError(t *testing.T) {
 	}{
 		{io.ErrClosedPipe, exitOK, ""},
 		{io.ErrShortWrite, exitError, "autobus: write: short write\n"},
+		{&os.PathError{Op: "write", Path: "/dev/stdout", Err: errors.New("no space")}, exitError, "autobus: write /dev/stdout: no space\n"},
 	} {
 		var stderr bytes.Buffer
 		sub := newTool(nil, failingWriter{c.err}, &stderr)
@@ -566,7 +627,8 @@ func program(t *testing.T, args ...string) *exec.Cmd {
 
 func TestDemo(t *testing.T) {
 	var stderr bytes.Buffer
-	cmd := program(t, "demo", "-url", ownURL())
+	url := ownURL()
+	cmd := program(t, "demo", "-url", url)
 	cmd.Stderr = &stderr
 	began := time.Now()
 	out, err := cmd.Output()
@@ -575,6 +637,7 @@ func TestDemo(t *testing.T) {
 	}
 	t.Logf("it took %v, and 5 s are promised", time.Since(began))
 	for _, want := range []string{
+		": go run ./cmd/autobus sub -namespace demo -url " + url + "\n", // a test is built in a go-build folder
 		"publishes Ping 1\n", "hears Ping 5, and publishes Pong 5\n", "hears Pong 5, ",
 		"It works: 5 of 5 Pings crossed to the other process, and 5 Pongs back",
 	} {
@@ -594,7 +657,7 @@ func TestDemoWithoutMulticast(t *testing.T) {
 	if code := cmd.ProcessState.ExitCode(); code != exitError {
 		t.Errorf("status %d", code)
 	}
-	for _, want := range []string{"hears nothing", "None of 3 Pings crossed", "What to check:", "firewall", "loopback=0"} {
+	for _, want := range []string{"hears nothing", "None of 3 Pings crossed", "What was found here:\n", "The URL has loopback=0", "What to check:", "firewall"} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("%q is missing in\n%s%s", want, out, stderr.String())
 		}
@@ -623,6 +686,55 @@ func publishUntil(t *testing.T, url string, done <-chan struct{}) {
 		case <-tick.C:
 		case <-ctx.Done():
 			t.Fatal("nobody hears")
+		}
+	}
+}
+
+func TestListenIn(t *testing.T) {
+	const hash = "/tmp/cache/3f/3f00000000000000000000000000000000000000000000000000000000000000-d/autobus"
+	for _, c := range []struct{ program, url, namespace, want string }{
+		{"autobus", autobus.DefaultURL, "demo", "autobus sub -namespace demo"},
+		{"./autobus", "udp://239.1.1.1:5000", "demo", "./autobus sub -namespace demo -url udp://239.1.1.1:5000"},
+		{"/opt/my tools/autobus", autobus.DefaultURL, "it's", `'/opt/my tools/autobus' sub -namespace 'it'\''s'`},
+		{"/tmp/go-build12/b001/exe/autobus", autobus.DefaultURL, "demo", "go run ./cmd/autobus sub -namespace demo"},
+		{"/root/.cache/go-build/3f/3f-d/autobus", autobus.DefaultURL, "demo", "go run ./cmd/autobus sub -namespace demo"},
+		{hash, "udp://239.1.1.1?ttl=1&rcvbuf=1", "a\x1bb", `go run ./cmd/autobus sub -namespace 'a\u001bb' -url 'udp://239.1.1.1?ttl=1&rcvbuf=1'`},
+		{"autobus", "redis://:secret@host", "demo", "autobus sub -namespace demo -url redis://:xxxxx@host"},
+	} {
+		d := &tool{url: c.url, namespace: c.namespace}
+		if got := d.listenIn(c.program); got != c.want {
+			t.Errorf("have %s, want %s", got, c.want)
+		}
+	}
+}
+
+func TestAdvice(t *testing.T) {
+	lo := net.Interface{Name: "lo", Flags: net.FlagUp | net.FlagLoopback}
+	eth0 := net.Interface{Name: "eth0", Flags: net.FlagUp | net.FlagMulticast}
+	tun0 := net.Interface{Name: "tun0", Flags: net.FlagUp}
+	down := net.Interface{Name: "eth1", Flags: net.FlagMulticast}
+	for _, c := range []struct {
+		url        string
+		interfaces []net.Interface
+		want       []string
+		not        []string
+	}{
+		{autobus.DefaultURL, nil, []string{"No network interface is up, not even loopback", "port 5000, and IGMP", "-url 'udp://239.255.0.1:5000?interface=NAME'"}, []string{"loopback=0", "another transport"}},
+		{autobus.DefaultURL, []net.Interface{lo, down}, []string{"No network interface but loopback is up"}, []string{"eth1"}},
+		{autobus.DefaultURL, []net.Interface{tun0}, []string{"No network interface that is up can do multicast"}, []string{"tun0"}},
+		{"udp://239.1.1.1:7000", []net.Interface{lo, eth0, tun0, down}, []string{"Up, and able to do multicast: eth0.", "port 7000", "-url 'udp://239.1.1.1:7000?interface=NAME'"}, []string{"loopback", "5000"}},
+		{"udp://[ff02::1]:7000?loopback=false", []net.Interface{lo, eth0}, []string{"The URL has loopback=false", "-url 'udp://[ff02::1]:7000?interface=NAME'"}, nil},
+	} {
+		text := advice(c.url, c.interfaces)
+		for _, want := range c.want {
+			if !strings.Contains(text, want) {
+				t.Errorf("%s %v: %q is missing in\n%s", c.url, c.interfaces, want, text)
+			}
+		}
+		for _, not := range c.not {
+			if strings.Contains(text, not) {
+				t.Errorf("%s %v: %q is in\n%s", c.url, c.interfaces, not, text)
+			}
 		}
 	}
 }

@@ -27,6 +27,8 @@ func (t *tool) pub(ctx context.Context, args []string) error {
 	switch {
 	case len(args) == 0 && !hasInput:
 		return usagef("pub needs a type: %s", example)
+	case len(args) == 2 && args[0] == "-" && isFile(args[1]):
+		return usagef("pub reads standard input; to play %s back: autobus pub - <%[1]s", quoteShell(args[1]))
 	case len(args) == 2 && args[0] == "-":
 		return usagef("the '-' belongs behind the type: autobus pub %s -", quoteArg(args[1]))
 	case len(args) > 0 && strings.HasPrefix(strings.TrimSpace(args[0]), "{"):
@@ -36,6 +38,10 @@ func (t *tool) pub(ctx context.Context, args []string) error {
 	}
 
 	name := args[0]
+	// With input, a plain word is the type of its lines, whatever files there are.
+	if len(args) == 1 && (!hasInput || strings.ContainsAny(name, "./")) && isFile(name) {
+		return usagef("%s is a file; to play it back: autobus pub - <%[1]s; for an event of that type: autobus pub %[1]s '{}'", quoteShell(name))
+	}
 	if err := checkType(name); err != nil {
 		return err
 	}
@@ -49,11 +55,19 @@ func (t *tool) pub(ctx context.Context, args []string) error {
 		if e.JSON = []byte(args[1]); len(bytes.TrimSpace(e.JSON)) == 0 {
 			return usagef("the JSON is empty; want an object, as in: %s", example)
 		}
+		if isFile(args[1]) {
+			return usagef("%s is a file; to publish each line of it: autobus pub %s - <%[1]s", quoteShell(args[1]), quoteShell(name))
+		}
 	}
 	if _, err := autobus.Marshal(e); err != nil {
 		return usagef("the JSON can't be published: %s; as in: %s", strings.TrimPrefix(err.Error(), "autobus: "), example)
 	}
 	return t.publish(ctx, func(bus *autobus.Bus) error { return bus.Publish(e) })
+}
+
+func isFile(name string) bool {
+	info, err := os.Stat(name)
+	return err == nil && info.Mode().IsRegular()
 }
 
 // isStream reports whether v is something to read to its end: not a terminal,
@@ -70,7 +84,7 @@ func isStream(v any) bool {
 // publish starts a bus, publishes on it, and stops it when all is sent.
 func (t *tool) publish(ctx context.Context, send func(bus *autobus.Bus) error) error {
 	bus := t.bus()
-	if err := bus.Start(ctx); err != nil {
+	if err := t.start(ctx, bus); err != nil {
 		return err
 	}
 	t.started()

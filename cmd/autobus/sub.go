@@ -52,7 +52,7 @@ func (t *tool) sub(ctx context.Context, types []string) error {
 		}
 		return nil
 	})
-	if err := bus.Start(ctx); err != nil {
+	if err := t.start(ctx, bus); err != nil {
 		if isClosed(interrupted) {
 			return nil
 		}
@@ -85,6 +85,9 @@ func (t *tool) sub(ctx context.Context, types []string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.err != nil && !isClosedPipe(p.err) {
+		if _, says := p.err.(*os.PathError); says { // what it did, and to what
+			return fmt.Errorf("autobus: %w", p.err)
+		}
 		return fmt.Errorf("autobus: write: %w", p.err)
 	}
 	if p.left > 0 && !isClosed(p.done) && !isClosed(interrupted) {
