@@ -122,6 +122,8 @@ var readmeGiven = map[string]string{
 	"readings":      "var readings []Reading\n",
 	"serve":         "func serve(ctx context.Context) error { return ctx.Err() }\n",
 	"handlePing":    "func handlePing(ctx context.Context, p Ping) error { return ctx.Err() }\n",
+	"berlin":        "var berlin *time.Location\n",
+	"backup":        "func backup(ctx context.Context) error { return ctx.Err() }\n",
 	"newSerialLine": "func newSerialLine(name string) autobus.Transport { return nil }\n",
 }
 
