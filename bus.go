@@ -70,8 +70,8 @@ const (
 	defaultBacklog = 8 << 20          // bytes, see Bus.Backlog
 	defaultQueue   = 65536            // messages, see Queue
 	maxQueue       = 16 << 20         // bytes that a subscription's queue holds
+	messagePlace   = 64               // bytes that a message takes in a queue besides its own
 	maxMessage     = 64 << 20         // bytes of a payload that a bus takes
-	sendChunk      = 1024             // messages handed to a transport at once
 	grace          = 10 * time.Second // what Run gives Stop
 )
 
@@ -219,12 +219,13 @@ type Bus struct {
 	// and errors go to standard error.
 	Logger Logger
 
-	mu          sync.Mutex // guards the fields up to out, and the order of calls of the transport's Subscribe
-	state       state
-	session     *session                // nil while stopped
-	cancelStart context.CancelCauseFunc // ends a Start under way
-	ended       chan struct{}           // closed when the bus is stopped again
-	past        Stats                   // the counters of transports that are closed
+	wiring sync.Mutex // is held where the session or the transport's channels change; taken before mu
+
+	mu      sync.Mutex // guards the fields up to out
+	state   state
+	session *session      // nil while stopped
+	ended   chan struct{} // closed when the bus is stopped again
+	past    Stats         // the counters of transports that are closed
 
 	out outbox
 
@@ -266,6 +267,11 @@ type session struct {
 	cancelSend context.CancelFunc
 	written    chan struct{} // closed when the writer has ended
 	over       atomic.Bool   // nothing more is taken in
+
+	cancelStart context.CancelCauseFunc // ends Start, while it is under way
+	wasClosed   bool                    // the outbox, before Start
+	stop        context.Context         // of a Stop that came during Start; guarded by Bus.mu
+	stopErr     error                   // what that returns; set before the bus has ended
 }
 
 // handlerKey is the key of the *Bus in a handler's context.
@@ -334,7 +340,8 @@ type outgoing struct {
 const (
 	batchSize   = 64 << 10 // bytes of payload in a batch, unless it is one message
 	maxSpare    = 16       // batches kept for use again
-	maxChannels = 4096     // channel names that an outbox remembers
+	maxChannels = 4096     // channel names that an outbox remembers,
+	maxCached   = 128      // of types with names up to so many bytes
 )
 
 // add puts a message into the last batch that has room.
@@ -363,7 +370,9 @@ func (o *outbox) add(name string, payload []byte) {
 func (o *outbox) channel(name string) string {
 	channel, ok := o.channels[name]
 	if !ok {
-		channel = o.prefix + name
+		if channel = o.prefix + name; len(name) > maxCached {
+			return channel
+		}
 		if o.channels == nil || len(o.channels) == maxChannels {
 			o.channels = make(map[string]string)
 		}
@@ -446,6 +455,19 @@ func (o *outbox) close() {
 		o.idle = false
 		o.wake <- struct{}{}
 	}
+}
+
+// drop gives up all messages, and returns how many they were.
+func (o *outbox) drop() (n int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, batch := range o.batches {
+		n += len(batch.messages)
+		o.bytes -= len(batch.payloads)
+	}
+	o.batches = nil
+	o.unsent += uint64(n)
+	return n
 }
 
 // lost returns how many messages could not be sent.
@@ -544,13 +566,10 @@ func (b *Bus) Flush(ctx context.Context) error {
 	} else {
 		o.mu.Unlock()
 	}
-	b.mu.Lock()
-	s := b.session
-	b.mu.Unlock()
-	if s == nil {
-		return nil
+	if s := b.started(); s != nil {
+		return s.transport.Flush(ctx)
 	}
-	return s.transport.Flush(ctx)
+	return nil
 }
 
 // Start connects the bus, and returns once an event published anywhere on it
@@ -560,15 +579,53 @@ func (b *Bus) Flush(ctx context.Context) error {
 // part. A bus that is started already returns an error; a stopped one starts
 // afresh.
 func (b *Bus) Start(ctx context.Context) error {
+	s, ctx, err := b.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer s.cancelStart(nil)
+
+	err = s.transport.Start(ctx, b.receive, s.log)
+
+	b.mu.Lock()
+	stop := s.stop
+	if up := err == nil; up {
+		go b.write(s)
+		if stop == nil {
+			b.state = running
+			err = b.scheduler.start(s.handlers, s.log)
+		}
+	}
+	b.mu.Unlock()
+	switch {
+	case stop != nil:
+		s.stopErr = b.shutDown(stop, s, err == nil)
+		b.end(s, err == nil)
+		return ErrStopped
+	case err != nil:
+		b.refuse(s)
+		s.abandon()
+		s.cancelSend()
+		b.abandonQueues()
+		b.out.reset(s.wasClosed)
+		b.end(s, false)
+	}
+	return err
+}
+
+// begin makes the session that Start is to bring up, and Start's context.
+func (b *Bus) begin(ctx context.Context) (*session, context.Context, error) {
+	b.wiring.Lock()
+	defer b.wiring.Unlock()
 	b.mu.Lock()
 	if b.state != stopped {
 		b.mu.Unlock()
-		return &failure{text: "Start: the bus is started already"}
+		return nil, nil, &failure{text: "Start: the bus is started already"}
 	}
 	t, err := b.checkFields()
 	if err != nil {
 		b.mu.Unlock()
-		return err
+		return nil, nil, err
 	}
 	s := &session{prefix: channelPrefix(b.Namespace), transport: t, log: b.Logger, written: make(chan struct{})}
 	if s.log == nil {
@@ -576,41 +633,21 @@ func (b *Bus) Start(ctx context.Context) error {
 	}
 	s.handlers, s.abandon = context.WithCancel(context.WithValue(context.Background(), handlerKey{}, b))
 	s.send, s.cancelSend = context.WithCancel(context.Background())
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	b.state, b.session, b.cancelStart, b.ended = starting, s, cancel, make(chan struct{})
+	ctx, s.cancelStart = context.WithCancelCause(ctx)
+	s.wasClosed = b.out.open(s)
+	b.state, b.session, b.ended = starting, s, make(chan struct{})
+	b.latest.Store(s)
 	if b.quiet == nil {
 		b.quiet = make(chan struct{}, 1)
 	}
+	b.mu.Unlock()
+	b.takeIn(s)
+	b.table.RLock()
+	defer b.table.RUnlock()
 	for name := range b.topics {
 		t.Subscribe(s.prefix + name)
 	}
-	wasClosed := b.out.open(s)
-	b.latest.Store(s)
-	b.mu.Unlock()
-	b.takeIn(s)
-
-	err = t.Start(ctx, b.receive, s.log)
-
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if err == nil && b.state == starting {
-		b.state = running
-		go b.write(s)
-		return b.scheduler.start(s.handlers, s.log)
-	}
-	if err == nil { // Stop came too late to interrupt it
-		t.Close()
-	}
-	if b.state == stopping {
-		err = ErrStopped
-	}
-	b.refuse(s)
-	s.abandon()
-	s.cancelSend()
-	b.out.reset(wasClosed)
-	b.end(s)
-	return err
+	return s, ctx, nil
 }
 
 // checkFields returns the transport that the bus's fields describe.
@@ -657,15 +694,6 @@ func (b *Bus) takeIn(s *session) {
 	b.gate.Unlock()
 }
 
-// end makes the bus a stopped one. b.mu is held.
-func (b *Bus) end(s *session) {
-	if t, ok := s.transport.(StatsTransport); ok {
-		t.AddStats(&b.past)
-	}
-	b.state, b.session = stopped, nil
-	close(b.ended)
-}
-
 // Stop ends what Start began, in good order: it lets running jobs finish, sends
 // what is pending, stops receiving, lets handlers finish what was received,
 // sends what they published and closes the transport. When ctx ends first, it
@@ -681,28 +709,41 @@ func (b *Bus) Stop(ctx context.Context) error {
 	}
 	b.mu.Lock()
 	s, ended := b.session, b.ended
+	mine := b.state == starting || b.state == running
 	switch b.state {
 	case stopped:
 		b.mu.Unlock()
 		return nil
-	case starting:
+	case running:
 		b.state = stopping
-		b.cancelStart(ErrStopped)
-		fallthrough
-	case stopping:
 		b.mu.Unlock()
-		select {
-		case <-ended:
-			return nil
-		case <-ctx.Done():
-			return &failure{text: "Stop", cause: ctx.Err()}
-		}
+		err := b.shutDown(ctx, s, true)
+		b.end(s, true)
+		return err
+	case starting: // Start does it, once it has come back
+		b.state = stopping
+		s.stop = ctx
+		s.cancelStart(ErrStopped)
 	}
-	b.state = stopping
 	b.mu.Unlock()
+	select {
+	case <-ended:
+		if mine {
+			return s.stopErr
+		}
+		return nil
+	case <-ctx.Done():
+		return &failure{text: "Stop", cause: ctx.Err()}
+	}
+}
 
+// shutDown ends a session, whose transport is up or has not come up. The
+// transport is left to end.
+func (b *Bus) shutDown(ctx context.Context, s *session, up bool) error {
 	jobs := b.scheduler.stop(ctx)
-	b.Flush(ctx) // an error of it shows below again
+	if up {
+		b.Flush(ctx) // an error of it shows below again
+	}
 	b.refuse(s)
 
 	var queued, handlers int
@@ -711,58 +752,73 @@ func (b *Bus) Stop(ctx context.Context) error {
 		case <-b.quiet:
 		case <-ctx.Done():
 			waiting = false
+			handlers = int(b.workers.Load()) // before they learn of it, and end
 			s.abandon()
 			queued = b.abandonQueues()
-			handlers = int(b.workers.Load())
 		}
 	}
 
 	b.out.close()
-	unsent := 0
-	select {
-	case <-s.written:
-	case <-ctx.Done():
-		before := b.out.lost()
-		s.cancelSend()
-		<-s.written
-		unsent = b.out.lost() - before
-	}
-	err := ctx.Err()
-	if err == nil {
-		err = s.transport.Flush(ctx)
-	}
-	if closeErr := s.transport.Close(); err == nil {
-		err = closeErr
+	unsent, err := 0, ctx.Err()
+	if up {
+		select {
+		case <-s.written:
+		case <-ctx.Done():
+			before := b.out.lost()
+			s.cancelSend()
+			<-s.written
+			unsent = b.out.lost() - before
+		}
+		if err = ctx.Err(); err == nil {
+			err = s.transport.Flush(ctx)
+		}
+	} else {
+		unsent = b.out.drop()
 	}
 	s.abandon()
 	s.cancelSend()
 
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.end(s)
-	if queued+handlers+unsent > 0 || jobs != "" {
-		var left []string
-		for _, what := range []struct {
-			n     int
-			thing string
-		}{{unsent, "unsent message"}, {queued, "received event"}, {handlers, "running handler"}} {
-			switch what.n {
-			case 0:
-			case 1:
-				left = append(left, "1 "+what.thing)
-			default:
-				left = append(left, strconv.Itoa(what.n)+" "+what.thing+"s")
-			}
+	var left []string
+	for _, what := range []struct {
+		n     int
+		thing string
+	}{{unsent, "unsent message"}, {queued, "received event"}, {handlers, "running handler"}} {
+		switch what.n {
+		case 0:
+		case 1:
+			left = append(left, "1 "+what.thing)
+		default:
+			left = append(left, strconv.Itoa(what.n)+" "+what.thing+"s")
 		}
-		if jobs != "" {
-			left = append(left, "running jobs ("+jobs+")")
-		}
+	}
+	if jobs != "" {
+		left = append(left, "running jobs ("+jobs+")")
+	}
+	if len(left) > 0 {
 		return &failure{text: "Stop: abandoned " + strings.Join(left, ", "), cause: err}
 	}
 	if err != nil && ctx.Err() == nil {
 		return &failure{text: "Stop", cause: err}
 	}
 	return nil
+}
+
+// end closes the transport if it is up, and makes the bus a stopped one.
+func (b *Bus) end(s *session, up bool) {
+	b.wiring.Lock()
+	defer b.wiring.Unlock()
+	if up {
+		if err := s.transport.Close(); err != nil {
+			s.log.Warn("autobus: the transport didn't close well", "error", err)
+		}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if t, ok := s.transport.(StatsTransport); ok && up {
+		t.AddStats(&b.past)
+	}
+	b.state, b.session = stopped, nil
+	close(b.ended)
 }
 
 // Run starts the bus, waits until ctx ends or the bus is stopped, and stops
@@ -814,6 +870,9 @@ type Subscription struct {
 
 // message is a message that was received: its type and its payload.
 type message struct{ name, text string }
+
+// size is what m counts for in a queue: its bytes, and its place.
+func (m message) size() int { return len(m.name) + len(m.text) + messagePlace }
 
 // A SubscribeOption changes how a subscription handles events.
 type SubscribeOption func(*Subscription)
@@ -911,17 +970,26 @@ func (b *Bus) subscribe(name string, opts []SubscribeOption, handle func(context
 	}
 	s.work = s.run
 	s.room.L = &s.mu
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.changeTopic(name, func(subs []*Subscription) []*Subscription { return append(subs, s) }) == 1 && b.session != nil {
-		b.session.transport.Subscribe(b.session.prefix + name)
+	b.wiring.Lock()
+	defer b.wiring.Unlock()
+	now := b.changeTopic(name, func(subs []*Subscription) []*Subscription { return append(subs, s) })
+	if session := b.started(); now == 1 && session != nil {
+		session.transport.Subscribe(session.prefix + name)
 	}
 	return s
 }
 
-// Unsubscribe ends the subscription at once: no handler call begins after it
-// returns, and events in the queue are counted as abandoned. A handler that is
-// running goes on. A handler may call it, also on its own subscription.
+// started returns the session there is, nil while the bus is stopped.
+func (b *Bus) started() *session {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.session
+}
+
+// Unsubscribe ends the subscription at once: no event is taken from its queue
+// after it returns, and those in there are counted as abandoned. One that was
+// taken before is still handled. A handler may call it, also on its own
+// subscription.
 func (s *Subscription) Unsubscribe() {
 	s.mu.Lock()
 	gone := s.gone
@@ -932,13 +1000,13 @@ func (s *Subscription) Unsubscribe() {
 		return
 	}
 	b := s.bus
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	b.wiring.Lock()
+	defer b.wiring.Unlock()
 	left := b.changeTopic(s.name, func(subs []*Subscription) []*Subscription {
 		return slices.DeleteFunc(subs, func(other *Subscription) bool { return other == s })
 	})
-	if left == 0 && b.session != nil {
-		b.session.transport.Unsubscribe(b.session.prefix + s.name)
+	if session := b.started(); left == 0 && session != nil {
+		session.transport.Unsubscribe(session.prefix + s.name)
 	}
 }
 
@@ -992,7 +1060,7 @@ func (b *Bus) receive(ctx context.Context, channel, payload []byte) {
 	b.table.RLock()
 	typed, all := b.topics[string(name)], b.topics["*"]
 	b.table.RUnlock()
-	if len(typed.subs)+len(all.subs) == 0 || bytes.IndexByte(name, ':') >= 0 {
+	if len(typed.subs)+len(all.subs) == 0 || bytes.IndexByte(name, ':') >= 0 || string(name) == "*" {
 		return
 	}
 	b.received.Add(1)
@@ -1015,25 +1083,34 @@ func (b *Bus) receive(ctx context.Context, channel, payload []byte) {
 // push puts m into the queue, or deals with its overflow.
 func (s *Subscription) push(ctx context.Context, session *session, m message) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	for !s.gone && s.count > 0 && (s.count >= s.limit || s.bytes+len(m.text) > maxQueue) {
+	waited := false
+	for !s.gone && s.count > 0 && (s.count >= s.limit || s.bytes+m.size() > maxQueue) {
 		switch {
 		case s.overflow == DropOldest:
 			oldest := s.pop()
+			s.mu.Unlock() // a Logger may do anything
 			s.bus.discard(session.log, overflowed, oldest.name, len(oldest.text), nil)
+			s.mu.Lock()
 		case s.overflow == DropNewest:
+			s.mu.Unlock()
 			s.bus.discard(session.log, overflowed, m.name, len(m.text), nil)
 			return
 		case session.over.Load() || ctx.Err() != nil:
+			s.mu.Unlock()
 			s.bus.discarded[abandoned].Add(1)
 			return
 		default:
+			waited = true
 			stop := context.AfterFunc(ctx, s.wake)
 			s.room.Wait()
 			stop()
 		}
 	}
+	defer s.mu.Unlock()
 	if s.gone {
+		if waited {
+			s.bus.discarded[abandoned].Add(1)
+		}
 		return
 	}
 	if s.count == len(s.queue) {
@@ -1044,8 +1121,7 @@ func (s *Subscription) push(ctx context.Context, session *session, m message) {
 	}
 	s.queue[(s.head+s.count)%len(s.queue)] = m
 	s.count++
-	s.bytes += len(m.text)
-	s.bus.delivered.Add(1)
+	s.bytes += m.size()
 	if s.running < s.concurrency {
 		s.running++
 		s.bus.workers.Add(1)
@@ -1059,7 +1135,7 @@ func (s *Subscription) pop() message {
 	s.queue[s.head] = message{}
 	s.head = (s.head + 1) % len(s.queue)
 	s.count--
-	s.bytes -= len(m.text)
+	s.bytes -= m.size()
 	return m
 }
 
@@ -1138,6 +1214,7 @@ func (s *Subscription) run() {
 			s.room.Signal()
 		}
 		s.mu.Unlock()
+		b.delivered.Add(1)
 		b.handle(s, m)
 	}
 }
@@ -1151,11 +1228,14 @@ func (b *Bus) handle(s *Subscription, m message) {
 			return
 		}
 		b.failed.Add(1)
-		if p := recover(); p != nil {
-			stack := make([]byte, 16<<10)
-			stack = stack[:runtime.Stack(stack, false)]
-			session.log.Error("autobus: a handler panicked", "type", m.name, "panic", p, "stack", string(stack))
+		p := recover()
+		if p == nil {
+			session.log.Error("autobus: a handler ended its goroutine", "type", clip(m.name))
+			return
 		}
+		stack := make([]byte, 16<<10)
+		stack = stack[:runtime.Stack(stack, false)]
+		session.log.Error("autobus: a handler panicked", "type", clip(m.name), "panic", p, "stack", string(stack))
 	}()
 	why, err := s.handle(session.handlers, m.name, m.text)
 	ended = true
@@ -1164,7 +1244,7 @@ func (b *Bus) handle(s *Subscription, m message) {
 		b.discard(session.log, why, m.name, len(m.text), err)
 	case err != nil:
 		b.failed.Add(1)
-		session.log.Error("autobus: a handler failed", "type", m.name, "error", err)
+		session.log.Error("autobus: a handler failed", "type", clip(m.name), "error", err)
 	default:
 		b.handled.Add(1)
 	}
@@ -1245,7 +1325,7 @@ type Stats struct {
 	Backlog   int    // bytes of payload that wait to be sent
 
 	Received  uint64 // messages that came in for at least one subscription
-	Delivered uint64 // messages put into subscriptions' queues, each counted once a subscription
+	Delivered uint64 // messages taken from subscriptions' queues to be handled, each once a subscription
 	Handled   uint64 // events whose handler returned nil
 	Failed    uint64 // events whose handler returned an error or panicked
 
@@ -1269,7 +1349,7 @@ type Stats struct {
 func (b *Bus) Stats() Stats {
 	b.mu.Lock()
 	s := b.past
-	if b.session != nil {
+	if b.session != nil && b.state != starting {
 		if t, ok := b.session.transport.(StatsTransport); ok {
 			t.AddStats(&s)
 		}
@@ -1294,9 +1374,9 @@ func (b *Bus) Stats() Stats {
 // A Transport moves messages between buses. The package has its own for the
 // URLs that [Bus] lists; set [Bus.Transport] to use another.
 //
-// The bus calls Subscribe, Unsubscribe, Size and Flush at any time between
-// Start and Close, also while Start runs, and Subscribe before it too; Send
-// from one goroutine at a time. After Close, Start may follow again.
+// The bus calls Subscribe, Unsubscribe and Flush at any time between Start and
+// Close, also while Start runs, and Subscribe and Size before it too; Send from
+// one goroutine at a time. After Close, Start may follow again.
 type Transport interface {
 	// Start connects, and returns once it is connected and every channel
 	// subscribed so far is in force. A mistake that waiting won't mend (a
@@ -1378,26 +1458,34 @@ func logLine(msg string, args []any) []byte {
 	for i := 0; i+1 < len(args); i += 2 {
 		key, _ := args[i].(string)
 		line = append(append(append(line, ' '), key...), '=')
-		switch v := args[i+1].(type) {
-		case string:
-			if key == "stack" {
-				line = append(append(line, '\n'), v...)
-			} else {
-				line = strconv.AppendQuote(line, v)
-			}
-		case error:
-			line = strconv.AppendQuote(line, v.Error())
-		case int:
-			line = strconv.AppendInt(line, int64(v), 10)
-		case uint64:
-			line = strconv.AppendUint(line, v, 10)
-		case interface{ String() string }:
-			line = strconv.AppendQuote(line, v.String())
-		default:
-			line = append(line, '?')
+		if stack, ok := args[i+1].(string); ok && key == "stack" {
+			line = append(append(line, '\n'), stack...)
+		} else {
+			line = appendValue(line, args[i+1])
 		}
 	}
 	return append(line, '\n')
+}
+
+func appendValue(line []byte, value any) (out []byte) {
+	defer func() {
+		if recover() != nil { // the method of a nil pointer, most likely
+			out = append(line, "PANIC"...)
+		}
+	}()
+	switch v := value.(type) {
+	case string:
+		return strconv.AppendQuote(line, v)
+	case int:
+		return strconv.AppendInt(line, int64(v), 10)
+	case uint64:
+		return strconv.AppendUint(line, v, 10)
+	case error:
+		return strconv.AppendQuote(line, v.Error())
+	case interface{ String() string }:
+		return strconv.AppendQuote(line, v.String())
+	}
+	return append(line, '?')
 }
 
 // occasionally says yes at most once a second.

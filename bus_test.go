@@ -278,7 +278,7 @@ func TestUnsubscribe(t *testing.T) {
 	if err := b.Stop(soon(t)); err != nil {
 		t.Fatal(err)
 	}
-	if s := b.Stats(); calls.Load() != 1 || s.DroppedAbandoned != 4 || s.Received != 5 || s.Delivered != 5 || s.Handled != 1 {
+	if s := b.Stats(); calls.Load() != 1 || s.DroppedAbandoned != 4 || s.Received != 5 || s.Delivered != 1 || s.Handled != 1 {
 		t.Errorf("%d calls; %+v", calls.Load(), s)
 	}
 }
@@ -502,10 +502,72 @@ func TestQueueBytes(t *testing.T) {
 			publish(t, b, big)
 			synctest.Wait()
 		}
-		if s := b.Stats(); s.Delivered != 3 || s.DroppedOverflow != 1 {
+		if s := b.Stats(); s.Received != 4 || s.DroppedOverflow != 1 {
 			t.Errorf("%+v", s)
 		}
 		close(release)
+		synctest.Wait()
+		if s := b.Stats(); s.Handled != 3 {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+// Names that others chose count too, and so does an empty message's place.
+func TestQueueCountsNames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := memBus(t)
+		release := make(chan struct{})
+		b.SubscribeRaw("*", func(context.Context, Raw) error { <-release; return nil }, Queue(1<<30, DropNewest))
+		start(t, b)
+		b.receive(background, []byte("autobus::E"), []byte(`{"type":"E"}`))
+		synctest.Wait() // that one is with the handler
+		name := strings.Repeat("x", 64000)
+		for n := range 1000 {
+			b.receive(background, fmt.Appendf(nil, "autobus::%s%d", name, n), nil)
+		}
+		if s := b.Stats(); s.DroppedOverflow < 700 {
+			t.Errorf("%+v", s)
+		}
+		for range 1 << 19 {
+			b.receive(background, []byte("autobus::E"), nil)
+		}
+		if s := b.Stats(); s.DroppedOverflow < 1<<18 {
+			t.Errorf("%+v", s)
+		}
+		close(release)
+	})
+}
+
+// "*" stands for all types, and is none, whatever the network says.
+func TestStarIsNoType(t *testing.T) {
+	b := memBus(t)
+	b.SubscribeRaw("*", func(_ context.Context, e Raw) error { t.Errorf("got %q", e.Name); return nil })
+	start(t, b)
+	b.receive(background, []byte("autobus::*"), []byte(`{"type":"*"}`))
+	if s := b.Stats(); s.Received != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// Unsubscribe ends a wait for room, and counts what waited.
+func TestUnsubscribeWhileBlocked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := memBus(t)
+		release := make(chan struct{})
+		sub := SubscribeOn(b, func(context.Context, tick) error { <-release; return nil }, Queue(1, Block))
+		start(t, b)
+		for range 3 { // one with the handler, one in the queue, one waits
+			publish(t, b, tick{})
+			synctest.Wait()
+		}
+		sub.Unsubscribe()
+		synctest.Wait()
+		close(release)
+		synctest.Wait()
+		if s := b.Stats(); s.Received != 3 || s.Delivered != 1 || s.Handled != 1 || s.DroppedAbandoned != 2 {
+			t.Errorf("%+v", s)
+		}
 	})
 }
 
@@ -685,12 +747,13 @@ func TestMistakes(t *testing.T) {
 
 // fakeTransport does what a test tells it.
 type fakeTransport struct {
-	limit   int
-	start   func(ctx context.Context) error
-	send    func(ctx context.Context, messages []Message) (int, error)
-	mu      sync.Mutex
-	called  []string
-	receive func(context.Context, []byte, []byte)
+	limit      int
+	start      func(ctx context.Context) error
+	subscribed func()
+	send       func(ctx context.Context, messages []Message) (int, error)
+	mu         sync.Mutex
+	called     []string
+	receive    func(context.Context, []byte, []byte)
 }
 
 func (f *fakeTransport) note(call string) {
@@ -707,7 +770,12 @@ func (f *fakeTransport) Start(ctx context.Context, receive func(context.Context,
 	}
 	return nil
 }
-func (f *fakeTransport) Subscribe(channel string)   { f.note("Subscribe " + channel) }
+func (f *fakeTransport) Subscribe(channel string) {
+	f.note("Subscribe " + channel)
+	if f.subscribed != nil {
+		f.subscribed()
+	}
+}
 func (f *fakeTransport) Unsubscribe(channel string) { f.note("Unsubscribe " + channel) }
 func (f *fakeTransport) Size(_ string, payload []byte) (int, int) {
 	if f.limit == 0 {
@@ -789,6 +857,69 @@ func TestStopDuringStart(t *testing.T) {
 	if err := await(t, result); err != ErrStopped {
 		t.Error(err)
 	}
+}
+
+// A Stop during Start lets what was received meanwhile be handled, gives up
+// what was to be sent, and is a Stop like any other to what comes after.
+func TestStopDuringStartDrains(t *testing.T) {
+	begun, release := make(chan struct{}), make(chan struct{})
+	f := &fakeTransport{}
+	f.start = func(ctx context.Context) error {
+		for range 2 {
+			f.receive(ctx, []byte("autobus::Tick"), []byte(`{"type":"Tick"}`))
+		}
+		close(begun)
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	b := &Bus{Transport: f}
+	handled := 0
+	SubscribeOn(b, func(context.Context, tick) error { <-release; handled++; return nil })
+	publish(t, b, tick{})
+	result := make(chan error, 2)
+	go func() { result <- b.Start(background) }()
+	await(t, begun)
+	go func() { result <- b.Stop(soon(t)) }()
+	for s := b.started(); !s.over.Load(); {
+		runtime.Gosched()
+	}
+	close(release)
+	for range 2 {
+		if err := await(t, result); err != ErrStopped && (err == nil || err.Error() != "autobus: Stop: abandoned 1 unsent message") {
+			t.Error(err)
+		}
+	}
+	if err := b.Publish(tick{}); err != ErrStopped {
+		t.Errorf("Publish: %v", err)
+	}
+	if s := b.Stats(); handled != 2 || s.Handled != 2 || s.Unsent != 1 || s.Backlog != 0 {
+		t.Errorf("handled %d; %+v", handled, s)
+	}
+}
+
+// A transport's counters are counted once for each start that succeeded.
+func TestStatsOfFailedStarts(t *testing.T) {
+	f := &fakeTransport{}
+	b := &Bus{Transport: f}
+	start(t, b)
+	if err := b.Stop(soon(t)); err != nil {
+		t.Fatal(err)
+	}
+	f.start = func(context.Context) error { return errors.New("no") }
+	b.Start(background)
+	b.Start(background)
+	if s := b.Stats(); s.Lost != 7 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// A transport's Subscribe, and the Logger it calls, may ask the bus for Stats.
+func TestTransportAsksForStats(t *testing.T) {
+	f := &fakeTransport{}
+	b := &Bus{Transport: f}
+	f.subscribed = func() { b.Stats() }
+	start(t, b)
+	b.SubscribeRaw("A", func(context.Context, Raw) error { return nil }).Unsubscribe()
 }
 
 // What the transport can't send is counted and logged; what waits counts
@@ -995,10 +1126,15 @@ func TestDefault(t *testing.T) {
 	}
 }
 
+// badError is an error that a nil pointer to it can't tell.
+type badError struct{ text string }
+
+func (e *badError) Error() string { return e.text }
+
 func TestLogLine(t *testing.T) {
-	line := string(logLine("autobus: hm", []any{"type", "a\nb", "n", 5, "u", uint64(6), "error", errors.New("x"), "d", time.Second, "stack", "main.go", "odd"}))
+	line := string(logLine("autobus: hm", []any{"type", "a\nb", "n", 5, "u", uint64(6), "error", errors.New("x"), "d", time.Second, "e", (*badError)(nil), "x", 1.5, "stack", "main.go", "odd"}))
 	_, rest, _ := strings.Cut(line, "autobus")
-	if want := ": hm type=\"a\\nb\" n=5 u=6 error=\"x\" d=\"1s\" stack=\nmain.go\n"; rest != want {
+	if want := ": hm type=\"a\\nb\" n=5 u=6 error=\"x\" d=\"1s\" e=PANIC x=? stack=\nmain.go\n"; rest != want {
 		t.Errorf("got %q", rest)
 	}
 }

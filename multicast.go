@@ -205,6 +205,10 @@ type multicastSession struct {
 	members  map[string]member // by interface name
 	isolated bool              // no interface is joined, which was said
 
+	looking     sync.Mutex // is held by cards, and guards the next two
+	known       []card     // what it found last,
+	fingerprint string     // when the interfaces had this
+
 	forget atomic.Bool // tells read that what came before is no measure for gaps
 
 	sending sync.Mutex // guards what follows; Send has it for all its messages
@@ -264,6 +268,12 @@ func (m *multicast) open(receive func(ctx context.Context, channel, payload []by
 		return nil, &failure{"multicast: open a socket to send from", err}
 	}
 	s.running, s.cancel = context.WithCancel(context.Background())
+	if runtime.GOOS == "windows" {
+		// There, loopback= is an option of the socket that receives.
+		if err := control(s.conn, func(fd uintptr) error { return setSending(fd, s.group, s.ttl, s.loopback) }); err != nil {
+			s.log.Debug("autobus: loopback= can't be set", "error", err)
+		}
+	}
 	s.setReadBuffer()
 	s.setWays(s.cards())
 	s.wg.Go(s.watch)
@@ -379,12 +389,18 @@ func (s *multicastSession) watch() {
 // sysctl net.ipv4.igmp_max_memberships), and a host with containers has more
 // interfaces, those that matter having an address.
 func (s *multicastSession) cards() []card {
+	s.looking.Lock()
+	defer s.looking.Unlock()
 	all, err := net.Interfaces()
 	if err != nil {
 		// Android shows apps no interfaces. What the system takes for the
 		// group is better than nothing.
 		s.log.Debug("autobus: the network interfaces can't be listed; leaving the choice to the system", "error", err)
 		return []card{{}}
+	}
+	now := fingerprint(all)
+	if now == s.fingerprint {
+		return s.known
 	}
 	var with, without []card
 	for i := range all {
@@ -404,7 +420,26 @@ func (s *multicastSession) cards() []card {
 			without = append(without, c)
 		}
 	}
-	return append(with, without...)
+	s.known, s.fingerprint = append(with, without...), now
+	return s.known
+}
+
+// fingerprint tells whether anything has changed about the interfaces. To ask
+// each for its addresses has the kernel list those of all, every time.
+func fingerprint(all []net.Interface) string {
+	var b []byte
+	for _, nic := range all {
+		b = strconv.AppendInt(append(b, nic.Name...), int64(nic.Index), 10)
+		b = strconv.AppendUint(append(b, ' '), uint64(nic.Flags), 16)
+	}
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		b = strconv.AppendInt(b, time.Now().UnixNano(), 10) // look closely
+	}
+	for _, a := range addrs {
+		b = append(append(b, ' '), a.String()...)
+	}
+	return string(b)
 }
 
 // familyAddr returns nic's first address that is IPv4 or isn't; no address if
