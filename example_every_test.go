@@ -56,6 +56,34 @@ func ExampleRecurrence_Next() {
 	// 2024-04-01 02:30:00 +0200 CEST
 }
 
+// A bus runs its jobs from Start to Stop. This one is done after three events.
+func ExampleBus_Schedule() {
+	ctx := context.Background()
+	bus := &autobus.Bus{URL: "mem://schedule"}
+	heard, id := make(chan int), 0
+	autobus.SubscribeOn(bus, func(ctx context.Context, p Ping) error {
+		heard <- p.ID
+		return nil
+	})
+	_, err := bus.Schedule(autobus.Every(0.01).Seconds(), func(context.Context) error {
+		if id++; id > 3 {
+			return autobus.ErrCancelJob
+		}
+		return bus.Publish(Ping{ID: id})
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	if err := bus.Start(ctx); err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer bus.Stop(ctx)
+	fmt.Println(<-heard, <-heard, <-heard)
+	// Output: 1 2 3
+}
+
 func ExampleScheduler() {
 	var s autobus.Scheduler
 	ctx, stop := context.WithCancel(context.Background())

@@ -1,6 +1,7 @@
 package autobus
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
 	"go/ast"
@@ -13,11 +14,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestReadme has the compiler read every Go block of the README, in a module
 // that requires this one. A whole program stands as it is; a fragment gets a
-// package, the imports it names, and what readmeGiven gives it.
+// package, the imports it names, and what readmeGiven gives it. Tests are run.
 func TestReadme(t *testing.T) {
 	if _, err := exec.LookPath("go"); err != nil {
 		missing(t, "the go command isn't there")
@@ -31,7 +33,7 @@ func TestReadme(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	blocks := goBlocks(string(readme))
+	blocks := codeBlocks(string(readme), "go")
 	if len(blocks) < 10 {
 		t.Fatalf("only %d Go blocks found", len(blocks))
 	}
@@ -52,7 +54,7 @@ func TestReadme(t *testing.T) {
 	if sum, err := os.ReadFile("go.sum"); err == nil {
 		writeFile(t, filepath.Join(dir, "go.sum"), string(sum))
 	}
-	for _, args := range [][]string{{"build", "-mod=mod", "./..."}, {"vet", "-mod=mod", "./..."}} {
+	for _, args := range [][]string{{"build", "-mod=mod", "./..."}, {"vet", "-mod=mod", "./..."}, {"test", "-mod=mod", "./..."}} {
 		cmd := exec.Command("go", args...)
 		cmd.Dir = dir
 		cmd.Env = append(os.Environ(), "GOPROXY=off", "GOFLAGS=", "GOWORK=off")
@@ -69,6 +71,72 @@ func TestReadme(t *testing.T) {
 	}
 }
 
+// TestReadmePython runs the README's two Python programs, on a group of their
+// own: the first hears, and the second is heard.
+func TestReadmePython(t *testing.T) {
+	python := os.Getenv("AUTOBUS_PYTHON")
+	if python == "" {
+		missing(t, "AUTOBUS_PYTHON names no Python with autobus 1.0.0; script/test installs one")
+	}
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := codeBlocks(string(readme), "python")
+	if len(blocks) != 2 {
+		t.Fatalf("%d Python programs, want 2", len(blocks))
+	}
+	url := ownURL(t)
+	program := func(b codeBlock) *exec.Cmd {
+		if !strings.Contains(b.text, DefaultURL) {
+			t.Fatalf("README.md:%d doesn't name %s", b.line, DefaultURL)
+		}
+		cmd := exec.CommandContext(t.Context(), python, "-u", "-c", strings.ReplaceAll(b.text, DefaultURL, url))
+		cmd.Stderr = os.Stderr
+		return cmd
+	}
+	bus := startBus(t, url, "")
+
+	hears := program(blocks[0])
+	output, err := hears.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := hears.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line := make(chan string, 1)
+	go func() {
+		text, _ := bufio.NewReader(output).ReadString('\n')
+		line <- text
+	}()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for said := false; !said; { // nobody knows when Python is there
+		publish(t, bus.Bus, Raw{Name: "Ping", JSON: []byte(`{"id": 1, "name": "go"}`)})
+		bus.next()
+		select {
+		case text := <-line:
+			if text != "heard ping 1 of go\n" {
+				t.Errorf("the first program says %q", text)
+			}
+			said = true
+		case <-tick.C:
+		}
+	}
+	if err := hears.Process.Kill(); err != nil {
+		t.Error(err)
+	}
+	hears.Wait()
+
+	if err := program(blocks[1]).Run(); err != nil {
+		t.Fatal(err)
+	}
+	if name, fields := bus.next(); name != "Ping" || fmt.Sprint(fields) != "map[id:7 name:python]" {
+		t.Errorf("from the second program came %s %v", name, fields)
+	}
+}
+
 func writeFile(t *testing.T, name, text string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(name), 0o777); err != nil {
@@ -79,20 +147,20 @@ func writeFile(t *testing.T, name, text string) {
 	}
 }
 
-// A goBlock is Go code in the README.
-type goBlock struct {
+// A codeBlock is code in the README.
+type codeBlock struct {
 	line int // of its first line
 	text string
 }
 
-func goBlocks(readme string) (blocks []goBlock) {
-	var b *goBlock
+func codeBlocks(readme, language string) (blocks []codeBlock) {
+	var b *codeBlock
 	number := 0
 	for line := range strings.Lines(readme) {
 		number++
 		switch fence := strings.TrimSpace(line); {
-		case b == nil && fence == "```go":
-			b = &goBlock{line: number + 1}
+		case b == nil && fence == "```"+language:
+			b = &codeBlock{line: number + 1}
 		case b != nil && fence == "```":
 			blocks = append(blocks, *b)
 			b = nil
@@ -103,9 +171,9 @@ func goBlocks(readme string) (blocks []goBlock) {
 	return blocks
 }
 
-func (b goBlock) name() string { return fmt.Sprintf("line%d", b.line) }
+func (b codeBlock) name() string { return fmt.Sprintf("line%d", b.line) }
 
-func (b goBlock) suffix() string {
+func (b codeBlock) suffix() string {
 	if strings.Contains(b.text, "*testing.T") {
 		return "_test.go"
 	}
@@ -122,6 +190,8 @@ var readmeGiven = map[string]string{
 	"readings":      "var readings []Reading\n",
 	"serve":         "func serve(ctx context.Context) error { return ctx.Err() }\n",
 	"handlePing":    "func handlePing(ctx context.Context, p Ping) error { return ctx.Err() }\n",
+	"berlin":        "var berlin *time.Location\n",
+	"backup":        "func backup(ctx context.Context) error { return ctx.Err() }\n",
 	"newSerialLine": "func newSerialLine(name string) autobus.Transport { return nil }\n",
 }
 
@@ -140,12 +210,12 @@ func (p *Ping) Unmarshal(d *autobus.Decoder) error {
 }
 
 var readmeImports = []string{
-	"context", "errors", "fmt", "log", "log/slog", "os", "os/signal", "testing", "time",
+	"context", "errors", "fmt", "log", "log/slog", "math", "os", "os/signal", "testing", "time",
 	"github.com/autobus-go/autobus",
 }
 
 // source makes a file of the block.
-func (b goBlock) source() (string, error) {
+func (b codeBlock) source() (string, error) {
 	fset := token.NewFileSet()
 	if _, err := parser.ParseFile(fset, "", b.text, parser.PackageClauseOnly); err == nil {
 		return b.text, nil
@@ -173,7 +243,7 @@ func (b goBlock) source() (string, error) {
 }
 
 // function makes a function of a fragment that is statements.
-func (b goBlock) function(fset *token.FileSet) (string, error) {
+func (b codeBlock) function(fset *token.FileSet) (string, error) {
 	const head = "func _() error {\n"
 	indented := "\t" + strings.TrimSuffix(strings.ReplaceAll(b.text, "\n", "\n\t"), "\t")
 	indented = strings.ReplaceAll(indented, "\n\t\n", "\n\n")
