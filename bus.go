@@ -36,6 +36,14 @@
 // These functions use [Default]; a program that needs another transport or
 // namespace sets its fields before the start, or has a [Bus] of its own.
 //
+// # Encryption
+//
+// With [Bus.Keys] set, what the bus publishes is sealed, and nothing else than
+// what one of the keys opens reaches a handler:
+//
+//	key, err := autobus.ParseKey(os.Getenv("AUTOBUS_KEY"))
+//	bus := &autobus.Bus{Keys: []autobus.Key{key}, MaxAge: time.Minute}
+//
 // # What is guaranteed
 //
 // A bus delivers each event at most once, its own included. A subscription
@@ -207,6 +215,36 @@ type Bus struct {
 	// in the namespace it was published in. Any text.
 	Namespace string
 
+	// Keys encrypt the bus: the first one seals what is published, and what
+	// none of them opens is discarded. Without keys the bus is plaintext. All
+	// its processes, Python's included, need a key in common; the type of an
+	// event, its size and its time stay visible, and who has the key can speak
+	// for anyone, in any namespace.
+	//
+	// To change the key while everything runs, restart the processes one by
+	// one, three times:
+	//
+	//  1. with Keys: old, new. Now each opens both.
+	//  2. with Keys: new, old. Now each seals with the new one.
+	//  3. with Keys: new. Now the old one is worth nothing.
+	//
+	// A Python process has one key. It goes from old to new between steps 1
+	// and 2, and hears nothing of those that still seal with the other one.
+	Keys []Key
+
+	// MaxAge is the age over which encrypted messages are discarded; 0 for any
+	// age. It is counted in whole seconds by the clocks of the two hosts, of
+	// which the sender's may be a minute ahead. Without it, who records a
+	// message can play it back for ever; with it, that is discarded too: the
+	// bus remembers the messages of that age, the newest 262,144 of them, in up
+	// to 13 MiB. When more than these come within MaxAge, what is older than
+	// they are is discarded as well, since it might be a replay. A bus that is
+	// made anew, as in a new process, remembers nothing.
+	//
+	// An event's age counts from Publish, and includes its time in the
+	// backlog.
+	MaxAge time.Duration
+
 	// Backlog bounds the payload bytes of unsent messages that the bus holds
 	// before Start, while disconnected, and under load; 8 MiB if 0. Over it,
 	// Publish returns [ErrBacklog].
@@ -241,6 +279,8 @@ type Bus struct {
 	workers atomic.Int64  // goroutines that handle events
 	quiet   chan struct{} // has room for one; told when workers falls to 0
 
+	replays replays // what was opened, under MaxAge
+
 	received, delivered, handled, failed atomic.Uint64
 	discarded                            [causes]atomic.Uint64
 	discardLog                           [causes]occasionally
@@ -260,6 +300,8 @@ const (
 type session struct {
 	prefix     string // of every channel
 	transport  Transport
+	fernet     *Fernet       // nil: plaintext
+	maxAge     time.Duration // of tokens
 	log        Logger
 	handlers   context.Context // what handlers are given
 	abandon    context.CancelFunc
@@ -293,7 +335,7 @@ func (b *Bus) Publish(e Event) error {
 	enc.buf = enc.buf[:0]
 	name, err := enc.event(e)
 	if err == nil {
-		err = b.enqueue(name, enc.buf)
+		err = b.enqueue(name, enc)
 	}
 	if cap(enc.buf) > keepBuffer {
 		enc.buf = nil
@@ -306,8 +348,9 @@ func (b *Bus) Publish(e Event) error {
 type outbox struct {
 	mu       sync.Mutex // guards the rest
 	closed   bool       // Publish returns ErrStopped
-	started  bool       // size and the channels are those of a session
+	started  bool       // size, fernet and the channels are those of a session
 	size     func(channel string, payload []byte) (size, limit int)
+	fernet   atomic.Pointer[Fernet] // seals new messages; written under mu; nil: plaintext, or not started
 	prefix   string
 	channels map[string]string // by type name
 	batches  []*batch          // the oldest first; the last one is being filled
@@ -330,6 +373,7 @@ type flush struct {
 type batch struct {
 	payloads []byte // one after another
 	messages []outgoing
+	sealed   bool
 }
 
 type outgoing struct {
@@ -346,16 +390,17 @@ const (
 
 // add puts a message into the last batch that has room.
 func (o *outbox) add(name string, payload []byte) {
-	n := len(o.batches)
-	if n == 0 || len(o.batches[n-1].payloads)+len(payload) > batchSize {
+	n, sealed := len(o.batches), o.fernet.Load() != nil
+	if n == 0 || len(o.batches[n-1].payloads)+len(payload) > batchSize || o.batches[n-1].sealed != sealed {
 		var last *batch
 		if i := len(o.spare) - 1; i >= 0 {
 			last, o.spare = o.spare[i], o.spare[:i]
 		} else if n > 0 { // it will be filled like the one before
-			last = &batch{make([]byte, 0, batchSize), make([]outgoing, 0, len(o.batches[n-1].messages))}
+			last = &batch{payloads: make([]byte, 0, batchSize), messages: make([]outgoing, 0, len(o.batches[n-1].messages))}
 		} else {
 			last = new(batch)
 		}
+		last.sealed = sealed
 		o.batches = append(o.batches, last)
 		n++
 	}
@@ -381,26 +426,30 @@ func (o *outbox) channel(name string) string {
 	return channel
 }
 
-func (b *Bus) enqueue(name string, payload []byte) error {
+func (b *Bus) enqueue(name string, enc *Encoder) error {
 	limit := b.Backlog
 	if limit <= 0 { // below, Start says that it's a mistake
 		limit = defaultBacklog
 	}
 	o := &b.out
-	o.mu.Lock()
+	payload := o.lock(enc)
 	defer o.mu.Unlock()
 	if o.closed {
 		return ErrStopped
 	}
+	sized := payload
 	if !o.started {
 		// The fields may still change, and a mistake in them is Start's to tell.
 		o.prefix, o.channels, o.size = channelPrefix(b.Namespace), nil, nil
 		if t, err := b.newTransport(); err == nil {
 			o.size = t.Size
 		}
+		if len(b.Keys) > 0 {
+			sized = NewFernet(b.Keys...).Seal(nil, payload)
+		}
 	}
 	if o.size != nil {
-		if size, limit := o.size(o.channel(name), payload); size > limit {
+		if size, limit := o.size(o.channel(name), sized); size > limit {
 			return &failure{
 				text:  "event " + name + " takes " + strconv.Itoa(size) + " bytes, and the transport at most " + strconv.Itoa(limit),
 				cause: ErrTooLarge,
@@ -427,16 +476,60 @@ func (b *Bus) enqueue(name string, payload []byte) error {
 	return nil
 }
 
+// lock locks o.mu, and returns the payload of what enc holds: sealed, if the
+// bus is started and has keys. Before Start it stays plaintext, since the keys
+// may still change.
+func (o *outbox) lock(enc *Encoder) []byte {
+	n := len(enc.buf)
+	for {
+		f := o.fernet.Load()
+		if f != nil {
+			enc.buf = f.Seal(enc.buf[:n], enc.buf[:n])
+		}
+		o.mu.Lock()
+		if o.fernet.Load() == f {
+			if f == nil {
+				return enc.buf[:n]
+			}
+			return enc.buf[n:]
+		}
+		o.mu.Unlock() // the bus has been started, or stopped, meanwhile
+	}
+}
+
 // open lets messages go to a session, and returns whether they were refused.
 func (o *outbox) open(s *session) (wasClosed bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	wasClosed = o.closed
 	o.closed, o.started, o.size, o.prefix, o.channels = false, true, s.transport.Size, s.prefix, nil
+	o.fernet.Store(s.fernet)
+	if s.fernet != nil {
+		o.seal(s.fernet)
+	}
 	if o.wake == nil {
 		o.wake = make(chan struct{}, 1)
 	}
 	return wasClosed
+}
+
+// seal seals what was held since before Start.
+func (o *outbox) seal(f *Fernet) {
+	held, published := o.batches, o.published
+	o.batches = nil
+	for _, batch := range held {
+		if batch.sealed { // by a Start that failed
+			o.batches = append(o.batches, batch)
+			continue
+		}
+		o.bytes -= len(batch.payloads)
+		start := 0
+		for _, m := range batch.messages {
+			o.add(m.name, f.Seal(nil, batch.payloads[start:m.end]))
+			start = m.end
+		}
+	}
+	o.published = published
 }
 
 // reset takes open back.
@@ -444,6 +537,7 @@ func (o *outbox) reset(wasClosed bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.closed, o.started = wasClosed, false
+	o.fernet.Store(nil)
 }
 
 // close refuses messages from now on, and lets the writer end.
@@ -631,6 +725,9 @@ func (b *Bus) begin(ctx context.Context) (*session, context.Context, error) {
 	if s.log == nil {
 		s.log = stderrLogger{}
 	}
+	if len(b.Keys) > 0 {
+		s.fernet, s.maxAge = NewFernet(b.Keys...), b.MaxAge
+	}
 	s.handlers, s.abandon = context.WithCancel(context.WithValue(context.Background(), handlerKey{}, b))
 	s.send, s.cancelSend = context.WithCancel(context.Background())
 	ctx, s.cancelStart = context.WithCancelCause(ctx)
@@ -657,6 +754,12 @@ func (b *Bus) checkFields() (Transport, error) {
 	}
 	if b.Backlog < 0 {
 		return nil, &failure{text: "Backlog is " + strconv.Itoa(b.Backlog) + ", want a number of bytes, or 0 for 8 MiB"}
+	}
+	if slices.Contains(b.Keys, Key{}) {
+		return nil, &failure{text: "one of Keys is zero: want GenerateKey, ParseKey or DeriveKey, and their errors looked at"}
+	}
+	if b.MaxAge < 0 {
+		return nil, &failure{text: "MaxAge is " + b.MaxAge.String() + ", want a time, or 0 for any age"}
 	}
 	return b.newTransport()
 }
@@ -1068,9 +1171,14 @@ func (b *Bus) receive(ctx context.Context, channel, payload []byte) {
 		b.discard(s.log, oversized, string(name), len(payload), nil)
 		return
 	}
-	m := message{typed.name, string(payload)} // one copy, which nobody can change
+	m := message{name: typed.name}
 	if m.name == "" {
 		m.name = string(name)
+	}
+	if s.fernet == nil {
+		m.text = string(payload) // one copy, which nobody can change
+	} else if m.text = b.open(s, m.name, payload); m.text == "" {
+		return
 	}
 	for _, sub := range typed.subs {
 		sub.push(ctx, s, m)
@@ -1078,6 +1186,40 @@ func (b *Bus) receive(ctx context.Context, channel, payload []byte) {
 	for _, sub := range all.subs {
 		sub.push(ctx, s, m)
 	}
+}
+
+// open returns the event in a token, or "" when it has discarded it.
+func (b *Bus) open(s *session, name string, token []byte) (text string) {
+	buf := encoders.Get().(*Encoder)
+	defer encoders.Put(buf)
+	now := time.Now()
+	plaintext, stamp, problem := s.fernet.open(buf.buf[:0], token, s.maxAge, now)
+	if problem != "" {
+		if b.discard(s.log, badToken, name, len(token), nil) {
+			s.log.Debug("autobus: refused a token", "type", clip(name), "problem", problem)
+		}
+		return ""
+	}
+	text = string(plaintext) // one copy, which nobody can change
+	if cap(plaintext) <= keepBuffer {
+		buf.buf = plaintext
+	}
+	if s.maxAge == 0 && text != "" { // of an empty one, payloadType tells what is wrong
+		return text
+	}
+	// A token that somebody copies to another channel must not make the bus
+	// discard it on its own.
+	switch typ, err := payloadType(text); {
+	case err != nil:
+		b.discard(s.log, malformed, name, len(token), err)
+	case typ != name:
+		b.discard(s.log, wrongType, name, len(token), errWrongType)
+	case !b.replays.fresh(stamp, unixSeconds(now.Add(-s.maxAge))):
+		b.discard(s.log, replayed, name, len(token), nil)
+	default:
+		return text
+	}
+	return ""
 }
 
 // push puts m into the queue, or deals with its overflow.
@@ -1261,6 +1403,8 @@ const (
 	oversized
 	overflowed
 	abandoned
+	badToken
+	replayed
 	causes // how many there are
 )
 
@@ -1270,6 +1414,8 @@ var causeText = [causes]string{
 	invalid:    "an event that Validate refused",
 	oversized:  "an oversized message",
 	overflowed: "a message for which a subscription's queue had no room",
+	badToken:   "a message that no key of the bus opens, or too old a one",
+	replayed:   "a message that had come before",
 }
 
 var errWrongType = errors.New(`autobus: "type" is missing or not the channel's`)
@@ -1298,12 +1444,13 @@ func decodeEvent(name, text string, v Unmarshaler) (cause, error) {
 }
 
 // discard counts a message that is dropped, and logs it if the last such line
-// is a second old. No text of the message goes into the log, since anyone may
-// have written it: of an error only what the program itself said.
-func (b *Bus) discard(log Logger, why cause, name string, size int, err error) {
+// is a second old, which it returns. No text of the message goes into the log,
+// since anyone may have written it: of an error only what the program itself
+// said.
+func (b *Bus) discard(log Logger, why cause, name string, size int, err error) bool {
 	b.discarded[why].Add(1)
 	if !b.discardLog[why].ok(time.Now()) {
-		return
+		return false
 	}
 	args := []any{"type", clip(name), "bytes", size, "dropped", b.discarded[why].Load()}
 	switch e, ok := err.(*decodeError); {
@@ -1315,6 +1462,7 @@ func (b *Bus) discard(log Logger, why cause, name string, size int, err error) {
 		args = append(args, "error", err)
 	}
 	log.Warn("autobus: dropped "+causeText[why], args...)
+	return true
 }
 
 // Stats counts what a bus has done since it was made, over every start.
@@ -1334,6 +1482,8 @@ type Stats struct {
 	DroppedInvalid   uint64 // refused by the event's Validate
 	DroppedOversized uint64 // a payload over 64 MiB
 	DroppedOverflow  uint64 // a subscription's queue had no room: once a subscription
+	DroppedToken     uint64 // with Keys: not sealed under one of them, damaged, or older than MaxAge
+	DroppedReplay    uint64 // with MaxAge: sealed no longer ago, but come before, or too many have since
 	DroppedAbandoned uint64 // still queued at Unsubscribe, or when Stop ran out of time
 
 	JobRuns    uint64 // runs of scheduled jobs that began
@@ -1367,6 +1517,8 @@ func (b *Bus) Stats() Stats {
 	s.DroppedInvalid += b.discarded[invalid].Load()
 	s.DroppedOversized += b.discarded[oversized].Load()
 	s.DroppedOverflow += b.discarded[overflowed].Load()
+	s.DroppedToken += b.discarded[badToken].Load()
+	s.DroppedReplay += b.discarded[replayed].Load()
 	s.DroppedAbandoned += b.discarded[abandoned].Load()
 	return s
 }

@@ -32,6 +32,8 @@ type wireCase struct {
 	Redis     string          `json:"wire_redis"`
 	UDP       string          `json:"wire_udp"`
 	Plaintext string          // where Redis is a token
+	Key       string          // of that token
+	TokenTime int64           `json:"token_time"`
 }
 
 // payload returns the event's JSON as Python wrote it.

@@ -3,14 +3,14 @@
 It reads commands and writes what happens, one JSON text a line:
 
     {"do": "subscribe", "namespace": NS, "type": NAME, "fields": {NAME: ANNOTATION}}
-    {"do": "start", "url": URL}                                     -> {"is": "started"}
+    {"do": "start", "url": URL, "key": KEY}                         -> {"is": "started"}
     {"do": "publish", "namespace": NS, "type": NAME, "fields": {}}
     {"do": "stop"}                                                  -> {"is": "stopped"}
 
     {"is": "event", "namespace": NS, "type": NAME, "fields": {}, "repr": TEXT}
     {"is": "log", "text": TEXT}                                     for warnings and worse
 
-Each namespace has a client of its own. An event type takes any fields, but
+Each namespace has a client of its own. With a key they are encrypted. An event type takes any fields, but
 for those that a subscribe command declares.
 """
 import asyncio
@@ -21,6 +21,7 @@ import sys
 from typing import Optional, Union
 
 import autobus
+import autobus.serializer
 import pydantic
 
 ANNOTATIONS = {
@@ -88,6 +89,8 @@ async def main():
             case "start":
                 for each in clients.values():
                     each.url = command["url"]
+                    if key := command.get("key"):
+                        each.serializer = autobus.serializer.EncryptedSerializer(key)
                     await each.start()
                 say(**{"is": "started"})
             case "publish":
