@@ -3,6 +3,7 @@
 //	autobus demo                    two processes exchange events on this machine
 //	autobus pub Ping '{"id": 1}'    publish an event
 //	autobus sub Ping                show the events of a type as they come
+//	autobus keygen                  make a key, for an encrypted bus
 //
 // "autobus help" has the rest.
 package main
@@ -57,6 +58,11 @@ type tool struct {
 	count     int           // sub's -n; 0: no limit
 	period    time.Duration // sub's -for; 0: no limit
 
+	keys       []autobus.Key
+	keysFrom   string // the flag they come from; "" is the environment
+	passphrase bool   // keygen's -passphrase
+	salt       string // keygen's -salt
+
 	started   func() // called once the bus is, for tests
 	inProcess bool   // there are others on mem:// here: a test's
 }
@@ -77,8 +83,9 @@ var commands []command
 func init() {
 	commands = []command{
 		{name: "demo", usage: "demo", does: "watch two processes exchange events on this machine", run: (*tool).demo},
-		{name: "pub", usage: "pub TYPE [JSON]", does: "publish an event, or one for each line of standard input", run: (*tool).pub},
-		{name: "sub", usage: "sub [TYPE ...]", does: "show events as they come: of these types, or of all", flags: []string{"n", "for"}, run: (*tool).sub},
+		{name: "pub", usage: "pub TYPE [JSON]", does: "publish an event, or one for each line of standard input", flags: keyFlags, run: (*tool).pub},
+		{name: "sub", usage: "sub [TYPE ...]", does: "show events as they come: of these types, or of all", flags: slices.Concat(keyFlags, []string{"n", "for"}), run: (*tool).sub},
+		{name: "keygen", usage: "keygen", does: "make a key for an encrypted bus: a random one, or that of a passphrase", flags: []string{"passphrase", "salt"}, run: (*tool).keygen},
 		{name: "version", usage: "version", does: "print the version", run: (*tool).version},
 		{name: "help", usage: "help [COMMAND]", does: "print this, or how a command is used", run: (*tool).help},
 		{name: demoPeer, run: (*tool).demoPeer},
@@ -88,7 +95,11 @@ func init() {
 // shown reports whether the command is one for people.
 func (c command) shown() bool { return c.does != "" }
 
-var commonFlags = []string{"url", "namespace"}
+var (
+	commonFlags = []string{"url", "namespace"}
+	keyFlags    = []string{"key", "key-file"}
+	switches    = []string{"passphrase"} // flags without a value
+)
 
 // usageError is a mistake on the command line.
 type usageError struct{ text string }
@@ -150,6 +161,10 @@ func (t *tool) dispatch(ctx context.Context, args []string) error {
 		return err
 	case help:
 		return t.help(ctx, []string{c.name})
+	case slices.Contains(c.flags, "key"):
+		if err := t.environmentKeys(); err != nil {
+			return err
+		}
 	}
 	return c.run(t, ctx, args)
 }
@@ -173,11 +188,11 @@ func (t *tool) commandName(args []string) (name string, rest []string, err error
 			return "version", nil, nil
 		case !slices.Contains(known, name):
 			return "", nil, unknownFlag(arg, name, known)
-		case !hasValue:
+		case !hasValue && !slices.Contains(switches, name):
 			i++
 		}
 	}
-	return "", nil, usagef(`a command is missing: demo, pub, sub or version; "autobus help" tells more`)
+	return "", nil, usagef(`a command is missing: demo, pub, sub, keygen or version; "autobus help" tells more`)
 }
 
 // cutFlag takes a flag apart: its name, "" if arg isn't one, and its value if
@@ -208,6 +223,10 @@ func (t *tool) parse(args []string, c command) (rest []string, help bool, err er
 			return nil, true, nil
 		case !slices.Contains(known, name):
 			return nil, false, unknownFlag(arg, name, known)
+		case slices.Contains(switches, name):
+			if hasValue {
+				return nil, false, usagef("-%s takes no value", name)
+			}
 		case !hasValue:
 			i++
 			if i == len(args) {
@@ -223,7 +242,7 @@ func (t *tool) parse(args []string, c command) (rest []string, help bool, err er
 }
 
 // flagValue is what a flag's value may look like.
-var flagValue = map[string]string{"url": autobus.DefaultURL, "namespace": "kitchen", "n": "10", "for": "30s"}
+var flagValue = map[string]string{"url": autobus.DefaultURL, "namespace": "kitchen", "n": "10", "for": "30s", "key": "KEY", "key-file": "FILE", "salt": "NAME"}
 
 func (t *tool) set(name, value string) error {
 	switch name {
@@ -249,6 +268,14 @@ func (t *tool) set(name, value string) error {
 			return usagef("-for %s: %s", quoteArg(value), hint)
 		}
 		t.period = period
+	case "key", "key-file":
+		return t.setKeys(name, value)
+	case "passphrase":
+		t.passphrase = true
+	case "salt":
+		if t.salt = value; value == "" {
+			return usagef("-salt is empty; the name of the bus will do")
+		}
 	}
 	return nil
 }
@@ -341,6 +368,12 @@ func (t *tool) help(_ context.Context, args []string) error {
 	for _, c := range commands {
 		if c.name == args[0] && c.shown() {
 			fmt.Fprintf(t.stdout, "Usage: autobus %s [FLAGS]\n\n%s\n%s", c.usage, helpFor[c.name], helpFlags)
+			if slices.Contains(c.flags, "key") {
+				fmt.Fprint(t.stdout, helpKeyFlags)
+			}
+			if slices.Contains(c.flags, "salt") {
+				fmt.Fprint(t.stdout, helpKeygenFlags)
+			}
 			if slices.Contains(c.flags, "n") {
 				fmt.Fprint(t.stdout, helpSubFlags)
 			}
@@ -353,6 +386,15 @@ func (t *tool) help(_ context.Context, args []string) error {
 const helpFlags = `Flags, before or behind the arguments:
   -url URL           the bus; otherwise $AUTOBUS_URL, otherwise ` + autobus.DefaultURL + `
   -namespace NAME    the namespace; otherwise $AUTOBUS_NAMESPACE, otherwise none
+`
+
+const helpKeyFlags = `  -key KEY           the key of an encrypted bus; otherwise $AUTOBUS_KEY, otherwise
+                     none. Of several, KEY,KEY, the first seals and all open
+  -key-file FILE     the same from a file, with a comma or a line's end between
+`
+
+const helpKeygenFlags = `  -passphrase        ask for a passphrase, or read one from a pipe
+  -salt NAME         goes with it: the same on all machines, and no secret
 `
 
 const helpSubFlags = `  -n COUNT           end after this many events
@@ -405,13 +447,25 @@ terminal shows are escaped. In a pipe or file a line is a JSON object:
 With -n and -for together, the status is 1 if the time is up before the events
 are there. Ctrl-C ends it with status 0 in any case.
 `,
+	"keygen": `It prints a new random key, alone on a line:
+
+  autobus keygen >bus.key
+  autobus sub -key-file bus.key
+
+With -passphrase it prints the key that belongs to a passphrase and a salt, the
+same each time and on each machine. Choose a long passphrase: who records
+the bus can try out many. To standard error goes the Python that gives the same
+key.
+
+  autobus keygen -passphrase -salt kitchen
+`,
 	"version": "It prints the version, that of Go, and the system it was built for.\n",
 	"help":    "It prints how a command is used.\n",
 }
 
 // bus is the bus that flags and environment name.
 func (t *tool) bus() *autobus.Bus {
-	return &autobus.Bus{URL: t.url, Namespace: t.namespace, Logger: logger{t.stderr}}
+	return &autobus.Bus{URL: t.url, Namespace: t.namespace, Keys: t.keys, Logger: logger{t.stderr}}
 }
 
 // start starts the bus. What is wrong with the URL is a mistake on the command
@@ -462,7 +516,8 @@ func (t *tool) warn(s autobus.Stats) {
 		{s.Lost, "of any type lost on the way: their senders' numbering has gaps"},
 		{s.DroppedOverflow, "dropped: they came faster than they could be written"},
 		{s.DroppedAbandoned, "not handled any more at the end"},
-		{s.DroppedMalformed, "dropped: not what a bus sends, or bad JSON"},
+		{s.DroppedMalformed, "dropped: not what a bus sends, or encrypted, or bad JSON"},
+		{s.DroppedToken, "dropped: not encrypted with the key"},
 		{s.DroppedType, "dropped: their type isn't that of their channel"},
 		{s.DroppedInvalid, "dropped: invalid"},
 		{s.DroppedOversized, "dropped: too large"},

@@ -31,6 +31,7 @@ func TestMain(m *testing.M) {
 	}
 	os.Unsetenv("AUTOBUS_URL")
 	os.Unsetenv("AUTOBUS_NAMESPACE")
+	os.Unsetenv("AUTOBUS_KEY")
 	os.Exit(m.Run())
 }
 
@@ -144,18 +145,18 @@ func TestUsageErrors(t *testing.T) {
 		input string
 		want  string
 	}{
-		{nil, "", "a command is missing: demo, pub, sub or version"},
+		{nil, "", "a command is missing: demo, pub, sub, keygen or version"},
 		{[]string{"-url", "udp://239.255.0.1:5000"}, "", "a command is missing"},
 		{[]string{"publish"}, "", "did you mean pub?"},
 		{[]string{"sbu"}, "", "did you mean sub?"},
 		{[]string{"Sub"}, "", "did you mean sub?"},
 		{[]string{"PUB", "Ping"}, "", "did you mean pub?"},
 		{[]string{"sub", "-URL", "x"}, "", "did you mean -url?"},
-		{[]string{"x\x1b[31m"}, "", `there is no command "x\x1b[31m"; there are demo, pub, sub, version, help`},
+		{[]string{"x\x1b[31m"}, "", `there is no command "x\x1b[31m"; there are demo, pub, sub, keygen, version, help`},
 		{[]string{"help", "dmeo"}, "", "did you mean demo?"},
 		{[]string{"-ulr", "x", "sub"}, "", "did you mean -url?"},
 		{[]string{"sub", "--name-space", "x"}, "", "did you mean -namespace?"},
-		{[]string{"sub", "-frobnicate"}, "", "there are -url, -namespace, -n, -for"},
+		{[]string{"sub", "-frobnicate"}, "", "there are -url, -namespace, -key, -key-file, -n, -for"},
 		{[]string{"pub", "-n", "3", "Ping"}, "", "there is no flag -n here"},
 		{[]string{"-for", "3s", "pub", "Ping"}, "", "there is no flag -for here"},
 		{[]string{"sub", "-url"}, "", "-url needs a value"},

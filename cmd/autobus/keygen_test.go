@@ -1,0 +1,144 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/autobus-go/autobus"
+)
+
+func TestKeygen(t *testing.T) {
+	code, first, stderr := call("", "keygen")
+	_, second, _ := call("", "keygen")
+	if code != exitOK || stderr != "" || first == second || len(first) != 45 {
+		t.Errorf("status %d, %q, then %q, errors %q", code, first, second, stderr)
+	}
+	if _, err := autobus.ParseKey(first); err != nil {
+		t.Error(err)
+	}
+}
+
+// A passphrase from a pipe gives the key of DeriveKey, and Python's too.
+func TestKeygenPassphrase(t *testing.T) {
+	const passphrase = "pässwörd😀 '\"\\$"
+	for _, salt := range []string{"autobus", `it's "é" \x $HOME` + "\n"} {
+		want, err := autobus.DeriveKey(passphrase, salt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, input := range []string{passphrase, passphrase + "\n", passphrase + "\r\nmore\n"} {
+			if i > 0 && salt != "autobus" {
+				continue
+			}
+			code, stdout, stderr := call(input, "-passphrase", "keygen", "-salt", salt)
+			if code != exitOK || stdout != want.Encode()+"\n" || strings.Contains(stderr, passphrase) {
+				t.Errorf("%q: status %d, output %q, errors %q", input, code, stdout, stderr)
+			}
+			if i > 0 {
+				continue
+			}
+			python := os.Getenv("AUTOBUS_PYTHON")
+			if python == "" {
+				t.Log("AUTOBUS_PYTHON names no Python to run what keygen prints")
+				continue
+			}
+			command := stderr[strings.Index(stderr, "python3 "):]
+			sh := exec.Command("sh", "-c", `"$PYTHON"`+strings.TrimPrefix(command, "python3"))
+			sh.Env = append(os.Environ(), "PYTHON="+python, "PYTHONIOENCODING=utf-8")
+			sh.Stdin = strings.NewReader(passphrase + "\n")
+			sh.SysProcAttr = noTerminal // getpass would ask there
+			out, err := sh.Output()
+			if err != nil || string(out) != want.Encode()+"\n" {
+				t.Errorf("%s: %q, %v", command, out, err)
+			}
+		}
+	}
+}
+
+func TestKeygenErrors(t *testing.T) {
+	for _, c := range []struct {
+		args  []string
+		input string
+		code  int
+		want  string
+	}{
+		{[]string{"keygen", "x"}, "", exitUsage, "keygen takes no argument, but here is x"},
+		{[]string{"keygen", "-passphrase"}, "p\n", exitUsage, "-passphrase needs a salt too"},
+		{[]string{"keygen", "-salt", "x"}, "p\n", exitUsage, "-salt goes with -passphrase: autobus keygen -passphrase -salt x"},
+		{[]string{"keygen", "-passphrase=p"}, "", exitUsage, "-passphrase takes no value"},
+		{[]string{"keygen", "-salt", ""}, "", exitUsage, "-salt is empty"},
+		{[]string{"keygen", "-salt"}, "", exitUsage, "-salt needs a value: -salt NAME"},
+		{[]string{"keygen", "-passphrase", "-salt", "x"}, "", exitUsage, "there is no passphrase on standard input"},
+		{[]string{"keygen", "-passphrase", "-salt", "x"}, "\n", exitError, "the passphrase is empty"},
+		{[]string{"sub", "-passphrase"}, "", exitUsage, "there is no flag -passphrase here"},
+		{[]string{"demo", "-key", "x"}, "", exitUsage, "there is no flag -key here"},
+		{[]string{"sub", "-key"}, "", exitUsage, "-key needs a value: -key KEY"},
+		{[]string{"sub", "-key", ""}, "", exitUsage, `-key has no key; "autobus keygen" makes one`},
+		{[]string{"sub", "-key", "hunter2"}, "", exitUsage, "-key: key 1: want the base64 of 32 bytes"},
+		{[]string{"sub", "-key-file", os.DevNull}, "", exitUsage, "-key-file has no key"},
+		{[]string{"sub", "-key-file", "/no/such/file"}, "", exitError, "-key-file: open /no/such/file"},
+		{[]string{"sub", "-key", autobus.GenerateKey().Encode(), "-key-file", os.DevNull}, "", exitUsage, "-key and -key-file exclude each other"},
+	} {
+		code, stdout, stderr := call(c.input, c.args...)
+		if code != c.code || stdout != "" || !strings.Contains(stderr, c.want) || strings.Contains(stderr, "hunter2") {
+			t.Errorf("%q: status %d, output %q, errors %q; want %q", c.args, code, stdout, stderr, c.want)
+		}
+	}
+}
+
+// Keys come from a flag, a file or the environment, also in the course of a
+// rotation. Who has none of them hears nothing, and is told.
+func TestKeys(t *testing.T) {
+	url := ownURL()
+	old, key := autobus.GenerateKey().Encode(), autobus.GenerateKey().Encode()
+	file := filepath.Join(t.TempDir(), "keys")
+	if err := os.WriteFile(file, []byte("b'"+key+"'\n\n "+old+" ,\r\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	both := listen(t, "-n", "3", "-url", url, "-key-file", file)
+	t.Setenv("AUTOBUS_KEY", key+","+old)
+	environment := listen(t, "-n", "3", "-url", url)
+	onlyNew := listen(t, "-n", "2", "-url", url, "-key", key)
+	t.Setenv("AUTOBUS_KEY", "")
+	without := listen(t, "-n", "1", "-url", url)
+
+	mustCall(t, "", "pub", "Ping", `{"n":1}`, "-url", url, "-key-file", file)
+	code, _, stderr := call("", "pub", "-key="+old, "Ping", `{"n":2}`, "-url", url, "-key="+old)
+	if code != exitOK || strings.Count(stderr, "warning: others on this machine can see a key") != 1 || strings.Count(stderr, "\n") != 1 {
+		t.Errorf("status %d, errors %q", code, stderr)
+	}
+	t.Setenv("AUTOBUS_KEY", key)
+	mustCall(t, "", "pub", "Ping", `{"n":3}`, "-url", url)
+	t.Setenv("AUTOBUS_KEY", "")
+	mustCall(t, "", "pub", "Ping", `{"n":4}`, "-url", url)
+
+	for _, c := range []struct {
+		who  string
+		sub  *listener
+		want []string
+	}{
+		{"both keys", both, []string{`{"type":"Ping","n":1}`, `{"type":"Ping","n":2}`, `{"type":"Ping","n":3}`}},
+		{"the environment", environment, []string{`{"type":"Ping","n":1}`, `{"type":"Ping","n":2}`, `{"type":"Ping","n":3}`}},
+		{"the new key", onlyNew, []string{`{"type":"Ping","n":1}`, `{"type":"Ping","n":3}`}},
+		{"no key", without, []string{`{"type":"Ping","n":4}`}},
+	} {
+		if got := events(t, c.sub.rest(t)); !slices.Equal(got, c.want) {
+			t.Errorf("%s: %q, want %q", c.who, got, c.want)
+		}
+	}
+	if stderr := without.stderr.String(); !strings.Contains(stderr, "3 messages dropped: not what a bus sends, or encrypted, or bad JSON") {
+		t.Errorf("without a key: %s", stderr)
+	}
+	if stderr := onlyNew.stderr.String(); !strings.Contains(stderr, "dropped: not encrypted with the key") {
+		t.Errorf("with one key: %s", stderr)
+	}
+	for _, sub := range []*listener{both, environment, onlyNew, without} {
+		if stderr := sub.stderr.String(); strings.Contains(stderr, key) || strings.Contains(stderr, old) {
+			t.Errorf("a key is told: %s", stderr)
+		}
+	}
+}
