@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -583,6 +582,6 @@ func startEncrypted(p *peer, url string, key Key) {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	p.command(fmt.Sprintf("%s", line))
+	p.command(string(line))
 	p.await("started")
 }
