@@ -112,15 +112,16 @@ func NewFernet(keys ...Key) *Fernet {
 	return f
 }
 
-// Seal appends the token of plaintext to dst. It allocates nothing if dst has
-// room for it, which is not to overlap plaintext.
+// Seal appends the token of plaintext to dst, and allocates nothing if dst has
+// room. They may overlap.
 func (f *Fernet) Seal(dst, plaintext []byte) []byte {
 	return f.SealAt(dst, plaintext, time.Now())
 }
 
 // Open appends to dst what was sealed in token, or returns [ErrToken]. If
 // maxAge is not 0, a token is refused that was sealed longer ago, or over a
-// minute ahead of our clock. It allocates nothing if dst has room.
+// minute ahead of our clock. It allocates nothing if dst has room, and dst may
+// overlap token.
 func (f *Fernet) Open(dst, token []byte, maxAge time.Duration) ([]byte, error) {
 	return f.OpenAt(dst, token, maxAge, time.Now())
 }
