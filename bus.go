@@ -191,6 +191,7 @@ type Bus struct {
 	// URL chooses the transport; [DefaultURL] if empty.
 	//
 	//	udp://239.255.0.1:5000   UDP multicast, any IPv4 or IPv6 group
+	//	redis://host:6379        Redis pub/sub
 	//	mem://name               the buses of this process that name it
 	//
 	// The options of udp are, as in udp://239.255.0.1:5000?ttl=4&rcvbuf=8388608:
@@ -635,15 +636,17 @@ func (b *Bus) newTransport() (Transport, error) {
 	}
 	scheme, _, ok := strings.Cut(url, "://")
 	if !ok {
-		return nil, &failure{text: "the URL has no scheme: want udp://group:port or mem://name"}
+		return nil, &failure{text: "the URL has no scheme: want udp://group:port, redis://host:port or mem://name"}
 	}
 	switch strings.ToLower(scheme) {
 	case "udp":
 		return newMulticast(url)
+	case "redis", "rediss", "valkey", "valkeys", "unix", "redis+sentinel", "rediss+sentinel":
+		return newRedis(url)
 	case "mem":
 		return newMem(url)
 	}
-	return nil, &failure{text: "URL scheme " + strconv.Quote(scheme) + " is unknown: want udp://group:port or mem://name"}
+	return nil, &failure{text: "URL scheme " + strconv.Quote(scheme) + " is unknown: want udp://group:port, redis://host:port or mem://name"}
 }
 
 // channelPrefix is what the names of a namespace's channels begin with.
@@ -1276,7 +1279,9 @@ func (b *Bus) Stats() Stats {
 	}
 	b.mu.Unlock()
 	b.out.mu.Lock()
-	s.Published, s.Sent, s.Unsent, s.Backlog = b.out.published, b.out.sent, b.out.unsent, b.out.bytes
+	s.Published, s.Backlog = b.out.published, b.out.bytes
+	s.Sent = b.out.sent - min(s.Unsent, b.out.sent) // what the transport lost later isn't sent
+	s.Unsent += b.out.unsent
 	b.out.mu.Unlock()
 	b.scheduler.mu.Lock()
 	s.JobRuns, s.JobsFailed, s.JobsMissed = b.scheduler.stats.runs, b.scheduler.stats.failed, b.scheduler.stats.skipped
@@ -1346,7 +1351,8 @@ type Message struct {
 }
 
 // A StatsTransport is a [Transport] with counters of its own, which AddStats
-// adds to s. Start sets them to zero.
+// adds to s; Unsent is of messages that Send took and that were lost later.
+// Start sets them to zero.
 type StatsTransport interface {
 	Transport
 	AddStats(s *Stats)
