@@ -413,7 +413,7 @@ func TestRedisCloseWhileAway(t *testing.T) {
 		}
 		sent <- lost
 	}()
-	for range 4 {
+	for range 3 {
 		<-broken
 	}
 	cancel()
