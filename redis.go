@@ -25,6 +25,10 @@ const (
 	// maxRefusedPause is the cap for what only people can mend.
 	maxRefusedPause = 10 * time.Second
 
+	// receiverFirst is how long a publisher that is back waits for the
+	// subscriber, which may be in its longest pause.
+	receiverFirst = 2 * maxRedisPause
+
 	// redisLogEvery keeps a server that is away from filling the log.
 	redisLogEvery = 10 * time.Second
 
@@ -63,6 +67,10 @@ type redisReceiver interface {
 	Unsubscribe(channel string)
 	start(s *redisSession)
 	stop() // forgets the subscriptions
+
+	// await waits until the subscriptions are in force, but not for ever.
+	// After an outage the backlog should reach this process too.
+	await(ctx context.Context)
 }
 
 // newRedis returns the transport for a URL that parseRedisURL takes.
@@ -731,6 +739,9 @@ func (p *publisher) Flush(ctx context.Context) error {
 
 // serve counts the server's answers on c.
 func (p *publisher) serve(c *redisConn, up func()) error {
+	if !p.session.starting.Load() {
+		p.session.receiver.await(p.session.running)
+	}
 	p.mu.Lock()
 	p.conn = c
 	p.change.Broadcast()
@@ -904,10 +915,11 @@ type subscriber struct {
 	wanted  map[string]struct{} // channels; one that ends in ":*" stands for all types
 	changed map[string]struct{} // what the server may not have been told yet
 	conn    *redisConn          // to wake when something changes
+	inForce chan struct{}       // closed while all of wanted is, as far as it was when the connection was made
 }
 
 func newSubscriber() *subscriber {
-	s := new(subscriber)
+	s := &subscriber{inForce: make(chan struct{})}
 	s.stop()
 	return s
 }
@@ -946,6 +958,19 @@ func (s *subscriber) stop() {
 	s.wanted, s.changed = make(map[string]struct{}), make(map[string]struct{})
 }
 
+func (s *subscriber) await(ctx context.Context) {
+	s.mu.Lock()
+	inForce := s.inForce
+	s.mu.Unlock()
+	t := time.NewTimer(receiverFirst)
+	defer t.Stop()
+	select {
+	case <-inForce:
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
 // serve subscribes to everything on c, and receives.
 func (s *subscriber) serve(session *redisSession, c *redisConn, up func()) error {
 	l := listener{
@@ -962,8 +987,11 @@ func (s *subscriber) serve(session *redisSession, c *redisConn, up func()) error
 	s.mu.Unlock()
 	err := l.listen()
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.conn = nil
-	s.mu.Unlock()
+	if l.up == nil {
+		s.inForce = make(chan struct{})
+	}
 	return err
 }
 
@@ -1022,6 +1050,9 @@ func (l *listener) wait() error {
 			return err
 		}
 		if l.up != nil && len(l.pending) == 0 {
+			l.mu.Lock()
+			close(l.inForce)
+			l.mu.Unlock()
 			l.up()
 			l.up = nil
 		}
