@@ -66,6 +66,7 @@ type redisReceiver interface {
 	Subscribe(channel string)
 	Unsubscribe(channel string)
 	start(s *redisSession)
+	halt() // starts no goroutine any more
 	stop() // forgets the subscriptions
 
 	// await waits until the subscriptions are in force, but not for ever.
@@ -80,7 +81,12 @@ func newRedis(rawURL string) (*redis, error) {
 		return nil, err
 	}
 	t := &redis{redisURL: u}
-	t.sender, t.receiver = newPublisher(), newSubscriber()
+	if u.sharded {
+		slots := &slotMap{addrs: u.addrs}
+		t.sender, t.receiver = newShardPublisher(slots), newShardSubscriber(slots)
+	} else {
+		t.sender, t.receiver = newPublisher(), newSubscriber()
+	}
 	return t, nil
 }
 
@@ -175,6 +181,7 @@ type redisSession struct {
 }
 
 func (s *redisSession) close() {
+	s.receiver.halt()
 	s.cancel()
 	s.mu.Lock()
 	for c := range s.open {
@@ -911,6 +918,8 @@ const deniedPause = maxRefusedPause
 
 // A subscriber receives, from everything but a sharded cluster.
 type subscriber struct {
+	shard *shardNode // of a sharded cluster; nil otherwise
+
 	mu      sync.Mutex          // guards what follows
 	wanted  map[string]struct{} // channels; one that ends in ":*" stands for all types
 	changed map[string]struct{} // what the server may not have been told yet
@@ -951,6 +960,8 @@ func (s *subscriber) start(session *redisSession) {
 		session.keep(func(c *redisConn, up func()) error { return s.serve(session, c, up) })
 	})
 }
+
+func (s *subscriber) halt() {}
 
 func (s *subscriber) stop() {
 	s.mu.Lock()
@@ -1161,10 +1172,16 @@ func (l *listener) tell() error {
 	if len(l.pending) == 0 {
 		l.heard = time.Now()
 	}
-	b := l.order(nil, "SUBSCRIBE", on)
-	b = l.order(b, "PSUBSCRIBE", patternsOn)
-	b = l.order(b, "UNSUBSCRIBE", off)
-	b = l.order(b, "PUNSUBSCRIBE", patternsOff)
+	var b []byte
+	if l.shard != nil {
+		b = l.order(b, "SSUBSCRIBE", on)
+		b = l.order(b, "SUNSUBSCRIBE", off)
+	} else {
+		b = l.order(b, "SUBSCRIBE", on)
+		b = l.order(b, "PSUBSCRIBE", patternsOn)
+		b = l.order(b, "UNSUBSCRIBE", off)
+		b = l.order(b, "PUNSUBSCRIBE", patternsOff)
+	}
 	_, err := l.conn.write(b)
 	return err
 }
@@ -1173,7 +1190,7 @@ func (l *listener) tell() error {
 func (l *listener) order(b []byte, verb string, channels []string) []byte {
 	for len(channels) > 0 {
 		n := 1
-		if _, alone := l.alone[channels[0]]; !alone {
+		if _, alone := l.alone[channels[0]]; !alone && l.shard == nil { // one command is for one slot
 			for n < min(len(channels), redisChunk) {
 				if _, alone := l.alone[channels[n]]; alone {
 					break
@@ -1278,6 +1295,9 @@ func (l *listener) acknowledge(p push) {
 		l.patterns[prefix] = wire
 	case p.kind == pushSubscribe:
 		l.active[channel] = struct{}{}
+		if l.shard != nil {
+			l.shard.acknowledged(channel)
+		}
 	case pattern:
 		delete(l.patterns, prefix)
 	default:
@@ -1297,6 +1317,11 @@ func (l *listener) refusal(e serverError) error {
 	}
 	if len(refused.channels) == 1 {
 		channel := refused.channels[0]
+		if slot, addr, ok := e.moved(l.conn.addr); ok && l.shard != nil {
+			delete(l.told, channel)
+			l.shard.moved(channel, slot, addr)
+			return nil
+		}
 		if l.session.starting.Load() {
 			return &mistake{"subscribe to " + strconv.Quote(clip(channel)), e}
 		}
