@@ -230,7 +230,7 @@ func (s *redisSession) keep(serve func(c *redisConn, up func()) error) {
 		c, err := s.connect(s.running)
 		if err == nil {
 			s.hold(c)
-			err = &failure{"redis at " + c.addr, serve(c, up)}
+			err = &failure{"redis at " + c.addr, endOf(serve(c, up))}
 			s.drop(c)
 		}
 		var m *mistake
@@ -437,6 +437,14 @@ type closedError struct{ text string }
 
 func (e *closedError) Error() string { return e.text }
 func (e *closedError) Unwrap() error { return io.ErrUnexpectedEOF }
+
+// endOf puts the end of a connection into words.
+func endOf(err error) error {
+	if err == io.EOF {
+		return &closedError{"the server closed the connection"}
+	}
+	return explainTLS(err)
+}
 
 // explainTLS marks what is a mistake among the errors of a connection with
 // TLS: some of it shows only when the server is first read from.
@@ -973,6 +981,11 @@ func (s *subscriber) await(ctx context.Context) {
 	s.mu.Lock()
 	inForce := s.inForce
 	s.mu.Unlock()
+	awaitClosed(ctx, inForce)
+}
+
+// awaitClosed waits for a receiver, no longer than receiverFirst.
+func awaitClosed(ctx context.Context, inForce <-chan struct{}) {
 	t := time.NewTimer(receiverFirst)
 	defer t.Stop()
 	select {
