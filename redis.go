@@ -212,27 +212,34 @@ func (s *redisSession) drop(c *redisConn) {
 	c.Close()
 }
 
-// keep connects, serves, and begins again when that ends, until Close. serve
-// calls up once it does what it is for; so keep tells Start, once.
-func (s *redisSession) keep(serve func(c *redisConn, up func()) error) {
+// A redisLink is a connection that is made again and again.
+type redisLink struct {
+	connect func(context.Context) (*redisConn, error)
+	serve   func(c *redisConn, up func()) error // calls up once it does what it is for
+	ready   func()                              // is called by up
+	away    func()                              // if not nil: the connection broke, or there is none
+	over    func() bool                         // if not nil, asked after the pause that follows
+}
+
+// keep connects, serves, and begins again when that ends, until Close.
+func (s *redisSession) keep(l redisLink) {
 	var pause backoff
 	wasUp := false
-	up := func() {
-		pause = 0
-		if wasUp {
-			s.reconnects.Add(1)
-		} else {
-			wasUp = true
-			s.tell(nil)
-		}
-	}
 	for s.running.Err() == nil {
 		began := time.Now()
-		c, err := s.connect(s.running)
+		c, err := l.connect(s.running)
 		if err == nil {
-			s.hold(c)
-			err = &failure{"redis at " + c.addr, endOf(serve(c, up))}
-			s.drop(c)
+			err = s.serve(c, l.serve, func() {
+				if wasUp {
+					s.reconnects.Add(1)
+					s.log.Info("autobus: connected to Redis again", "address", c.addr)
+				}
+				wasUp = true
+				l.ready()
+			})
+			if time.Since(began) > maxRedisPause { // else it may be one that breaks each time
+				pause = 0
+			}
 		}
 		var m *mistake
 		if errors.As(err, &m) && s.starting.Load() {
@@ -240,13 +247,25 @@ func (s *redisSession) keep(serve func(c *redisConn, up func()) error) {
 			return
 		}
 		s.failed(err, m != nil)
+		if l.away != nil {
+			l.away()
+		}
 		// The pause counts from the attempt's beginning: one that ran out of
 		// time was a pause by itself.
-		if !s.wait(time.Until(began.Add(pause.next(m != nil)))) {
+		if !s.wait(time.Until(began.Add(pause.next(m != nil)))) || l.over != nil && l.over() {
 			return
 		}
 	}
 }
+
+func (s *redisSession) serve(c *redisConn, serve func(c *redisConn, up func()) error, up func()) error {
+	s.hold(c)
+	defer s.drop(c)
+	return &failure{"redis at " + c.addr, endOf(serve(c, up))}
+}
+
+// firstUp returns what tells Start, once, that one of the two is up.
+func (s *redisSession) firstUp() func() { return sync.OnceFunc(func() { s.tell(nil) }) }
 
 // tell is one of the events that Start waits for; afterwards nobody does.
 func (s *redisSession) tell(event error) {
@@ -366,11 +385,15 @@ func (m *mistake) Unwrap() error { return m.cause }
 // A redisConn is a connection that has said hello.
 type redisConn struct {
 	net.Conn
+	raw     net.Conn // below TLS
 	in      *respReader
 	addr    string
 	timeout time.Duration // socket_timeout
 	until   time.Time     // when all that comes before work must be over
 }
+
+// Close says no farewell in TLS, for which it might have to wait.
+func (c *redisConn) Close() error { return c.raw.Close() }
 
 // past is a deadline that ends a read or a write at once.
 var past = time.Unix(1, 0)
@@ -410,7 +433,7 @@ func dialRedis(ctx context.Context, u *redisURL, addr string) (_ *redisConn, err
 	if err != nil {
 		return nil, err
 	}
-	raw := conn
+	raw := conn // which an error closes
 	stop := context.AfterFunc(limited, func() { raw.SetDeadline(past) })
 	defer func() {
 		if !stop() && err == nil {
@@ -428,7 +451,7 @@ func dialRedis(ctx context.Context, u *redisURL, addr string) (_ *redisConn, err
 		}
 		conn = secured
 	}
-	c := &redisConn{conn, newRESPReader(conn), addr, u.socketTimeout, until}
+	c := &redisConn{conn, raw, newRESPReader(conn), addr, u.socketTimeout, until}
 	if err := c.hello(u); err != nil {
 		return nil, explainTLS(err)
 	}
@@ -630,7 +653,7 @@ func (p *publisher) start(s *redisSession) {
 	p.lost = 0
 	p.mu.Unlock()
 	p.session = s
-	s.wg.Go(func() { s.keep(p.serve) })
+	s.wg.Go(func() { s.keep(redisLink{connect: s.connect, serve: p.serve, ready: s.firstUp()}) })
 }
 
 func (p *publisher) stop() {}
@@ -737,6 +760,7 @@ func (p *publisher) giveBack(c *redisConn, n int) {
 	if p.conn == c {
 		p.conn = nil
 	}
+	p.change.Broadcast()
 }
 
 // Flush waits until all that was written is answered or lost.
@@ -748,7 +772,7 @@ func (p *publisher) Flush(ctx context.Context) error {
 	})()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for target := p.written; p.settled < target; p.change.Wait() {
+	for target := p.written; p.settled < min(target, p.written); p.change.Wait() {
 		if err := ctx.Err(); err != nil {
 			return &failure{"redis: flush", err}
 		}
@@ -969,7 +993,8 @@ func (s *subscriber) change(channel string) {
 
 func (s *subscriber) start(session *redisSession) {
 	session.wg.Go(func() {
-		session.keep(func(c *redisConn, up func()) error { return s.serve(session, c, up) })
+		serve := func(c *redisConn, up func()) error { return s.serve(session, c, up) }
+		session.keep(redisLink{connect: session.connect, serve: serve, ready: session.firstUp()})
 	})
 }
 
