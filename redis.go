@@ -588,7 +588,7 @@ type serverError string
 // a password or a payload.
 func newServerError(text []byte) serverError {
 	s, _, _ := strings.Cut(string(text[:min(len(text), 300)]), ", with args")
-	return serverError(strings.ToValidUTF8(strings.Map(printable, s), ""))
+	return serverError(strings.Map(printable, strings.ToValidUTF8(s, "")))
 }
 
 func printable(r rune) rune {
