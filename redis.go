@@ -122,7 +122,7 @@ func (t *redis) Start(ctx context.Context, receive func(ctx context.Context, cha
 		return &failure{"redis", err}
 	}
 	t.reconnects.Store(0)
-	s := &redisSession{redis: t, receive: receive, log: log, events: make(chan error, 2), open: make(map[*redisConn]struct{})}
+	s := &redisSession{redis: t, receive: receive, log: log, events: make(chan error, 8), open: make(map[*redisConn]struct{})}
 	s.running, s.cancel = context.WithCancel(context.Background())
 	s.starting.Store(true)
 	t.sender.start(s)
@@ -144,7 +144,17 @@ func (t *redis) Start(ctx context.Context, receive func(ctx context.Context, cha
 			return err
 		}
 	}
+	s.mu.Lock()
 	s.starting.Store(false)
+	s.mu.Unlock()
+	select {
+	case err := <-s.events: // one that was up has given up meanwhile
+		if err != nil {
+			s.close()
+			return err
+		}
+	default:
+	}
 	t.session = s
 	return nil
 }
@@ -170,13 +180,13 @@ type redisSession struct {
 	running context.Context // ends when Close begins
 	cancel  context.CancelFunc
 
-	starting atomic.Bool
-	events   chan error // to Start: nil from each of the two that is up, or a mistake
+	starting atomic.Bool // is changed with mu held
+	events   chan error  // to Start: nil from each of the two that is up, or a mistake
 
 	mu       sync.Mutex              // guards what follows
 	open     map[*redisConn]struct{} // connections, for close; nil afterwards
 	problem  error                   // the last one
-	logged   time.Time               // when one was
+	logged   [2]time.Time            // when one was; the second: when a mistake was
 	next     int                     // the address to try first
 	refusals map[string]time.Time    // when one of a code was logged
 }
@@ -242,8 +252,7 @@ func (s *redisSession) keep(l redisLink) {
 			}
 		}
 		var m *mistake
-		if errors.As(err, &m) && s.starting.Load() {
-			s.tell(err)
+		if errors.As(err, &m) && s.giveUp(err) {
 			return
 		}
 		s.failed(err, m != nil)
@@ -267,6 +276,17 @@ func (s *redisSession) serve(c *redisConn, serve func(c *redisConn, up func()) e
 // firstUp returns what tells Start, once, that one of the two is up.
 func (s *redisSession) firstUp() func() { return sync.OnceFunc(func() { s.tell(nil) }) }
 
+// giveUp tells Start of a mistake, and returns false if Start is over.
+func (s *redisSession) giveUp(err error) bool {
+	s.mu.Lock() // Start looks at the events once more after it has changed starting
+	defer s.mu.Unlock()
+	if !s.starting.Load() {
+		return false
+	}
+	s.tell(err)
+	return true
+}
+
 // tell is one of the events that Start waits for; afterwards nobody does.
 func (s *redisSession) tell(event error) {
 	select {
@@ -285,10 +305,13 @@ func (s *redisSession) failed(err error, mistaken bool) {
 		s.mu.Unlock()
 		return
 	}
-	now := time.Now()
-	quiet := !s.logged.IsZero() && now.Sub(s.logged) < redisLogEvery
+	last, now := &s.logged[0], time.Now()
+	if mistaken {
+		last = &s.logged[1]
+	}
+	quiet := !last.IsZero() && now.Sub(*last) < redisLogEvery
 	if s.problem = err; !quiet {
-		s.logged = now
+		*last = now
 	}
 	s.mu.Unlock()
 	switch {
@@ -403,13 +426,13 @@ func dialRedis(ctx context.Context, u *redisURL, addr string) (_ *redisConn, err
 	until := time.Now().Add(u.connectTimeout)
 	limited, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
-	var conn net.Conn
+	var raw net.Conn // below TLS
 	defer func() {
 		if err == nil {
 			return
 		}
-		if conn != nil {
-			conn.Close()
+		if raw != nil {
+			raw.Close()
 		}
 		var m *mistake
 		if limited.Err() != nil && !errors.As(err, &m) {
@@ -417,7 +440,7 @@ func dialRedis(ctx context.Context, u *redisURL, addr string) (_ *redisConn, err
 			if ctx.Err() == nil {
 				text += " within " + u.connectTimeout.String()
 			}
-			if conn != nil && u.tls {
+			if raw != nil && u.tls {
 				text += " (does it speak TLS on this port?)"
 			}
 			err = &timeoutError{text}
@@ -429,17 +452,17 @@ func dialRedis(ctx context.Context, u *redisURL, addr string) (_ *redisConn, err
 		err = &failure{"redis at " + addr, err}
 	}()
 
-	conn, err = new(net.Dialer).DialContext(limited, u.network, addr)
+	raw, err = new(net.Dialer).DialContext(limited, u.network, addr)
 	if err != nil {
 		return nil, err
 	}
-	raw := conn // which an error closes
 	stop := context.AfterFunc(limited, func() { raw.SetDeadline(past) })
 	defer func() {
 		if !stop() && err == nil {
 			err = limited.Err()
 		}
 	}()
+	conn := raw
 	if u.tls {
 		host, _, splitErr := net.SplitHostPort(addr)
 		if splitErr != nil {
