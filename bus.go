@@ -199,6 +199,7 @@ type Bus struct {
 	// URL chooses the transport; [DefaultURL] if empty.
 	//
 	//	udp://239.255.0.1:5000   UDP multicast, any IPv4 or IPv6 group
+	//	redis://host:6379        Redis pub/sub, or what else speaks its protocol
 	//	mem://name               the buses of this process that name it
 	//
 	// The options of udp are, as in udp://239.255.0.1:5000?ttl=4&rcvbuf=8388608:
@@ -209,6 +210,36 @@ type Bus struct {
 	//	                       other: 0 (this host) to 255
 	//	loopback=1             whether processes on this host hear it
 	//	rcvbuf=4194304         bytes of receive buffer to ask the system for
+	//
+	// The URLs of Redis, where valkey and valkeys are redis and rediss, and
+	// a password with one of / ? # has it percent-encoded:
+	//
+	//	redis://user:password@host:6379   port 6379 and localhost are the defaults
+	//	redis://host1,host2:7000          tried in turn; the nodes of a Redis Cluster
+	//	rediss://host                     TLS
+	//	unix:///run/redis.sock            a Unix socket
+	//	redis+sentinel://s1,s2/mymaster   the master that Sentinel names; rediss+sentinel has TLS
+	//
+	// A database's number, as in redis://host/1, is taken and means nothing:
+	// pub/sub is the same in all. The options are those of Python's redis
+	// package, times in seconds:
+	//
+	//	username=, password=       instead of those before the host
+	//	client_name=               as CLIENT LIST shows it
+	//	protocol=2                 or 3: the version of RESP
+	//	socket_timeout=5           to answer, or to read on
+	//	socket_connect_timeout=5   to connect and subscribe; default: socket_timeout
+	//	health_check_interval=10   of silence before a PING; 0: none
+	//	ssl_cert_reqs=required     or none: any certificate will do
+	//	ssl_check_hostname=true    whether the certificate must be the host's
+	//	ssl_ca_certs=              file of authorities; default: the system's
+	//	ssl_certfile=, ssl_keyfile=  files of the client's certificate and its key
+	//
+	// and these of our own:
+	//
+	//	ssl_server_name=           the name in the certificate, if not the host
+	//	sharded=1                  a Redis Cluster's SPUBLISH and SSUBSCRIBE
+	//	sentinel_username=, sentinel_password=
 	URL string
 
 	// Namespace keeps buses on one transport apart: an event is received only
@@ -775,15 +806,17 @@ func (b *Bus) newTransport() (Transport, error) {
 	}
 	scheme, _, ok := strings.Cut(url, "://")
 	if !ok {
-		return nil, &failure{text: "the URL has no scheme: want udp://group:port or mem://name"}
+		return nil, &failure{text: "the URL has no scheme: want udp://group:port, redis://host:port or mem://name"}
 	}
 	switch strings.ToLower(scheme) {
 	case "udp":
 		return newMulticast(url)
+	case "redis", "rediss", "valkey", "valkeys", "unix", "redis+sentinel", "rediss+sentinel":
+		return newRedis(url)
 	case "mem":
 		return newMem(url)
 	}
-	return nil, &failure{text: "URL scheme " + strconv.Quote(scheme) + " is unknown: want udp://group:port or mem://name"}
+	return nil, &failure{text: "URL scheme " + strconv.Quote(scheme) + " is unknown: want udp://group:port, redis://host:port or mem://name"}
 }
 
 // channelPrefix is what the names of a namespace's channels begin with.
@@ -1469,7 +1502,7 @@ func (b *Bus) discard(log Logger, why cause, name string, size int, err error) b
 type Stats struct {
 	Published uint64 // messages that Publish took
 	Sent      uint64 // of these, handed on by the transport
-	Unsent    uint64 // of these, lost: the transport could not send them, or Stop abandoned them
+	Unsent    uint64 // of these, lost: not sent, refused by the server or not answered, or abandoned by Stop
 	Backlog   int    // bytes of payload that wait to be sent
 
 	Received  uint64 // messages that came in for at least one subscription
@@ -1506,7 +1539,9 @@ func (b *Bus) Stats() Stats {
 	}
 	b.mu.Unlock()
 	b.out.mu.Lock()
-	s.Published, s.Sent, s.Unsent, s.Backlog = b.out.published, b.out.sent, b.out.unsent, b.out.bytes
+	s.Published, s.Backlog = b.out.published, b.out.bytes
+	s.Sent = b.out.sent - min(s.Unsent, b.out.sent) // what the transport lost later isn't sent
+	s.Unsent += b.out.unsent
 	b.out.mu.Unlock()
 	b.scheduler.mu.Lock()
 	s.JobRuns, s.JobsFailed, s.JobsMissed = b.scheduler.stats.runs, b.scheduler.stats.failed, b.scheduler.stats.skipped
@@ -1578,7 +1613,8 @@ type Message struct {
 }
 
 // A StatsTransport is a [Transport] with counters of its own, which AddStats
-// adds to s. Start sets them to zero.
+// adds to s; Unsent is of messages that Send took and that were lost later.
+// Start sets them to zero.
 type StatsTransport interface {
 	Transport
 	AddStats(s *Stats)
