@@ -144,7 +144,7 @@ func (s *redisServer) answers() time.Time {
 		}
 		defer c.Close()
 		reply, err := c.do("PING")
-		return err == nil && reply == "PONG"
+		return reply == "PONG" || s.login == nil && err != nil && strings.HasPrefix(err.Error(), "NOAUTH")
 	})
 	return time.Now()
 }
@@ -395,14 +395,20 @@ type proxy struct {
 	up      weather    // from the bus to the server
 	down    weather    // from the server to the bus
 	refuse  bool       // close connections as they come
-	choose  func(first []byte) bool
-	cutUp   int // bytes until the connections are cut, once; negative: never
+	only    string     // the weather is for connections whose first bytes have this
+	cutUp   int        // bytes until the connections are cut, once; negative: never
 	cutDown int
 	changed chan struct{} // closed when a weather has changed
-	pairs   map[net.Conn]net.Conn
+	pairs   map[*pair]bool
 	passed  int // bytes, both ways
 	dropped int
 	made    int // connections
+}
+
+// A pair is a connection through a proxy.
+type pair struct {
+	client, server net.Conn
+	first          string // what the client sent first; guarded by proxy.mu
 }
 
 // weather is what becomes of bytes on their way.
@@ -422,7 +428,7 @@ func newProxy(t testing.TB, s *redisServer) *proxy {
 		t.Fatal(err)
 	}
 	p := &proxy{t: t, network: s.network, to: s.addr, addr: l.Addr().String(), listener: l, cutUp: -1, cutDown: -1,
-		changed: make(chan struct{}), pairs: make(map[net.Conn]net.Conn)}
+		changed: make(chan struct{}), pairs: make(map[*pair]bool)}
 	p.wg.Go(p.accept)
 	t.Cleanup(func() {
 		l.Close()
@@ -451,42 +457,38 @@ func (p *proxy) accept() {
 				server.Close()
 			}
 		} else {
-			p.pairs[client] = server
-			var once sync.Once
-			end := func() {
-				once.Do(func() {
-					client.Close()
-					server.Close()
-					p.mu.Lock()
-					delete(p.pairs, client)
-					p.mu.Unlock()
-				})
-			}
-			p.wg.Go(func() { p.pump(server, client, end, &p.up, &p.cutUp) })
-			p.wg.Go(func() { p.pump(client, server, end, &p.down, &p.cutDown) })
+			c := &pair{client: client, server: server}
+			p.pairs[c] = true
+			p.wg.Go(func() { p.pump(c, server, client, &p.up, &p.cutUp) })
+			p.wg.Go(func() { p.pump(c, client, server, &p.down, &p.cutDown) })
 		}
 		p.mu.Unlock()
 	}
 }
 
 // pump moves bytes one way.
-func (p *proxy) pump(to, from net.Conn, end func(), now *weather, cutAfter *int) {
-	defer end()
+func (p *proxy) pump(c *pair, to, from net.Conn, now *weather, cutAfter *int) {
+	defer p.end(c)
 	buf := make([]byte, 64<<10)
-	for {
-		if !p.settled(now, from) {
-			return
-		}
+	for p.waits(c, now) != stalled {
 		n, err := from.Read(buf)
+		if from == c.client {
+			p.mu.Lock()
+			if c.first == "" {
+				c.first = string(buf[:n])
+			}
+			p.mu.Unlock()
+		}
 		for data := buf[:n]; len(data) > 0; {
-			if !p.settled(now, from) {
+			is := p.waits(c, now)
+			if is == stalled {
 				return
 			}
-			p.mu.Lock()
 			size, cut := len(data), false
-			if *now == dripping {
+			if is == dripping {
 				size = 1
 			}
+			p.mu.Lock()
 			if *cutAfter >= 0 {
 				if *cutAfter <= size {
 					size, cut = *cutAfter, true
@@ -495,14 +497,13 @@ func (p *proxy) pump(to, from net.Conn, end func(), now *weather, cutAfter *int)
 					*cutAfter = -1
 				}
 			}
-			drop, drip := *now == dropping, *now == dripping
-			if drop {
+			if is == dropping {
 				p.dropped += size
 			} else {
 				p.passed += size
 			}
 			p.mu.Unlock()
-			if !drop {
+			if is != dropping {
 				if _, err := to.Write(data[:size]); err != nil {
 					return
 				}
@@ -510,7 +511,7 @@ func (p *proxy) pump(to, from net.Conn, end func(), now *weather, cutAfter *int)
 			if data = data[size:]; cut {
 				return
 			}
-			if drip {
+			if is == dripping {
 				<-time.After(time.Millisecond)
 			}
 		}
@@ -520,21 +521,34 @@ func (p *proxy) pump(to, from net.Conn, end func(), now *weather, cutAfter *int)
 	}
 }
 
-// settled waits while nothing moves, and returns whether the connection still is.
-func (p *proxy) settled(now *weather, conn net.Conn) bool {
+// waits waits until bytes move, and returns how. It returns stalled if the
+// connection ends first.
+func (p *proxy) waits(c *pair, now *weather) weather {
 	for {
 		p.mu.Lock()
-		var is bool
-		for client, server := range p.pairs {
-			is = is || client == conn || server == conn
+		is, changed, there := *now, p.changed, p.pairs[c]
+		if p.only != "" && !strings.Contains(c.first, p.only) {
+			is = fine
 		}
-		still, changed := *now == stalled, p.changed
 		p.mu.Unlock()
-		if !is || !still {
+		if is != stalled || !there {
+			if !there {
+				is = stalled
+			}
 			return is
 		}
 		<-changed
 	}
+}
+
+func (p *proxy) end(c *pair) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c.client.Close()
+	c.server.Close()
+	delete(p.pairs, c)
+	close(p.changed) // the other way may wait
+	p.changed = make(chan struct{})
 }
 
 // set changes the weather, up and down.
@@ -550,10 +564,10 @@ func (p *proxy) set(up, down weather) {
 func (p *proxy) cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for client, server := range p.pairs {
-		client.Close()
-		server.Close()
-		delete(p.pairs, client)
+	for c := range p.pairs {
+		c.client.Close()
+		c.server.Close()
+		delete(p.pairs, c)
 	}
 	close(p.changed)
 	p.changed = make(chan struct{})
@@ -671,4 +685,10 @@ func newUnixRedis(t testing.TB, args ...string) *redisServer {
 	s.args = append(s.args, "--port", "0", "--unixsocket", s.addr)
 	s.run()
 	return s
+}
+
+// redisURL returns the URL of a Redis server of the test's own.
+func redisURL(t testing.TB) string {
+	t.Helper()
+	return newRedis(t).url("", "")
 }

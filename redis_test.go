@@ -223,7 +223,7 @@ func TestServerKinds(t *testing.T) {
 	certs := newCertificates(t)
 	withPassword := newRedis(t, "--requirepass", secret)
 	withPassword.login = []string{secret}
-	withUser := newRedis(t, "--user", "device on >"+secret+" ~* &* +@all")
+	withUser := newRedis(t, "--user", "device", "on", ">"+secret, "~*", "&*", "+@all")
 	anyTLS, clientTLS := newTLSRedis(t, certs, "no"), newTLSRedis(t, certs, "yes", "--requirepass", secret)
 	clientTLS.login = []string{secret}
 	plain, unix := newRedis(t), newUnixRedis(t)
@@ -534,7 +534,7 @@ func TestServerClientKill(t *testing.T) {
 // A handler that holds the receiver up makes the server cut the connection.
 func TestServerOutputBuffer(t *testing.T) {
 	noLeaks(t)
-	s := newRedis(t, "--client-output-buffer-limit", "pubsub 1mb 0 0")
+	s := newRedis(t, "--client-output-buffer-limit", "pubsub", "1mb", "0", "0")
 	r := newRig(t, s, s.url("", ""))
 	entered, release := make(chan struct{}, 1), make(chan struct{})
 	r.SubscribeRaw("Big", func(context.Context, Raw) error {
@@ -666,7 +666,7 @@ func TestServerPasswordChanged(t *testing.T) {
 // A channel that is forbidden takes no other with it.
 func TestServerNoPermission(t *testing.T) {
 	noLeaks(t)
-	s := newRedis(t, "--user", "device on >"+secret+" ~* +@all resetchannels &autobus::Tick &autobus::More* &autobus::Own")
+	s := newRedis(t, "--user", "device", "on", ">"+secret, "~*", "+@all", "resetchannels", "&autobus::Tick", "&autobus::More*", "&autobus::Own")
 	r := startRig(t, s, s.url("device:"+secretInURL, ""))
 	forbidden := r.SubscribeRaw("Forbidden", func(context.Context, Raw) error { return nil })
 	until(t, "a line about the channel", func() bool {
@@ -957,7 +957,7 @@ func (o *observer) inOrder() {
 // reads again.
 func TestServerStalled(t *testing.T) {
 	noLeaks(t)
-	s := newRedis(t, "--client-output-buffer-limit", "pubsub 0 0 0")
+	s := newRedis(t, "--client-output-buffer-limit", "pubsub", "0", "0", "0")
 	p := newProxy(t, s)
 	r := newRig(t, s, p.url("socket_timeout=30&health_check_interval=30"))
 	r.Backlog = 1 << 20
@@ -1187,7 +1187,7 @@ func TestServerOrder(t *testing.T) {
 	for _, publishers := range []int{1, 8} {
 		t.Run(fmt.Sprint(publishers), func(t *testing.T) {
 			noLeaks(t)
-			s := newRedis(t, "--client-output-buffer-limit", "pubsub 0 0 0")
+			s := newRedis(t, "--client-output-buffer-limit", "pubsub", "0", "0", "0")
 			from := &Bus{URL: s.url("", ""), Logger: &guardedLog{t: t}}
 			to := &Bus{URL: s.url("", ""), Logger: &guardedLog{t: t}}
 			next := make([]int, publishers)
@@ -1239,7 +1239,7 @@ func TestServerPublishInHandlers(t *testing.T) {
 	if raceEnabled {
 		events /= 10
 	}
-	s := newRedis(t, "--client-output-buffer-limit", "pubsub 0 0 0")
+	s := newRedis(t, "--client-output-buffer-limit", "pubsub", "0", "0", "0")
 	b := &Bus{URL: s.url("", ""), Backlog: 256 << 10, Logger: &guardedLog{t: t}}
 	var ticks, echoes int
 	done := make(chan struct{})
