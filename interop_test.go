@@ -549,7 +549,8 @@ func (p *peer) await(kind string) map[string]any {
 
 func init() { roles["peer"] = runGoPeer }
 
-// runGoPeer is testdata/peer.py in Go, for one namespace.
+// runGoPeer is testdata/peer.py in Go, for one namespace. It has one command
+// more: {"do": "stats"}.
 func runGoPeer() int {
 	bus := new(Bus)
 	lines := make(chan string) // one writer at a time
@@ -586,6 +587,10 @@ func runGoPeer() int {
 			lines <- `{"is":"started"}`
 		case "publish":
 			must(bus.Publish(Raw{Name: command.Type, JSON: command.Fields}))
+		case "stats":
+			text, err := json.Marshal(bus.Stats())
+			must(err)
+			lines <- `{"is":"stats","stats":` + string(text) + `}`
 		case "stop":
 			must(bus.Stop(context.Background()))
 			lines <- `{"is":"stopped"}`
