@@ -183,6 +183,7 @@ type Bus struct {
 	// URL chooses the transport; [DefaultURL] if empty.
 	//
 	//	udp://239.255.0.1:5000   UDP multicast, any IPv4 or IPv6 group
+	//	redis://host:6379        Redis pub/sub
 	//	mem://name               the buses of this process that name it
 	//
 	// The options of udp are, as in udp://239.255.0.1:5000?ttl=4&rcvbuf=8388608:
@@ -607,15 +608,17 @@ func (b *Bus) newTransport() (Transport, error) {
 	}
 	scheme, _, ok := strings.Cut(url, "://")
 	if !ok {
-		return nil, &failure{text: "the URL has no scheme: want udp://group:port or mem://name"}
+		return nil, &failure{text: "the URL has no scheme: want udp://group:port, redis://host:port or mem://name"}
 	}
 	switch strings.ToLower(scheme) {
 	case "udp":
 		return newMulticast(url)
+	case "redis", "rediss", "valkey", "valkeys", "unix", "redis+sentinel", "rediss+sentinel":
+		return newRedis(url)
 	case "mem":
 		return newMem(url)
 	}
-	return nil, &failure{text: "URL scheme " + strconv.Quote(scheme) + " is unknown: want udp://group:port or mem://name"}
+	return nil, &failure{text: "URL scheme " + strconv.Quote(scheme) + " is unknown: want udp://group:port, redis://host:port or mem://name"}
 }
 
 // channelPrefix is what the names of a namespace's channels begin with.
@@ -1219,7 +1222,9 @@ func (b *Bus) Stats() Stats {
 	}
 	b.mu.Unlock()
 	b.out.mu.Lock()
-	s.Published, s.Sent, s.Unsent, s.Backlog = b.out.published, b.out.sent, b.out.unsent, b.out.bytes
+	s.Published, s.Backlog = b.out.published, b.out.bytes
+	s.Sent = b.out.sent - min(s.Unsent, b.out.sent) // what the transport lost later isn't sent
+	s.Unsent += b.out.unsent
 	b.out.mu.Unlock()
 	s.Received, s.Delivered, s.Handled, s.Failed = b.received.Load(), b.delivered.Load(), b.handled.Load(), b.failed.Load()
 	s.DroppedMalformed += b.discarded[malformed].Load()
@@ -1284,7 +1289,8 @@ type Message struct {
 }
 
 // A StatsTransport is a [Transport] with counters of its own, which AddStats
-// adds to s. Start sets them to zero.
+// adds to s; Unsent is of messages that Send took and that were lost later.
+// Start sets them to zero.
 type StatsTransport interface {
 	Transport
 	AddStats(s *Stats)
