@@ -27,7 +27,7 @@ import (
 // overTransports runs a test over UDP and over Redis.
 func overTransports(t *testing.T, test func(t *testing.T, url string)) {
 	t.Run("UDP", func(t *testing.T) { test(t, ownURL(t)) })
-	t.Run("Redis", func(t *testing.T) { test(t, redisURL(t)) })
+	t.Run("Redis", func(t *testing.T) { test(t, serverURL(t)) })
 }
 
 // Every recorded event crosses from Python to Go and from Go to Python, each

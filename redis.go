@@ -465,6 +465,9 @@ func (c *redisConn) hello(u *redisURL) error {
 			if errors.As(err, &breach) {
 				return &mistake{err.Error(), nil}
 			}
+			if i == 0 && !u.tls && !errors.Is(err, os.ErrDeadlineExceeded) { // reset, that is
+				return &closedError{"it broke the connection off without an answer (does it want TLS, by rediss://?)"}
+			}
 			return err
 		}
 		root := c.in.values[0]

@@ -26,7 +26,7 @@ func newSentinels(t *testing.T, master string) (all []*redisServer, url string) 
 	host, port, _ := net.SplitHostPort(master)
 	var addrs []string
 	for range 3 {
-		s := preparedRedis(t)
+		s := preparedServer(t)
 		_, own, _ := net.SplitHostPort(s.addr)
 		conf := filepath.Join(s.dir, "sentinel.conf")
 		text := fmt.Sprintf("port %s\nbind 127.0.0.1\ndir %s\nlogfile redis.log\nsentinel monitor one %s %s 2\n"+
@@ -86,14 +86,14 @@ func masterIs(t *testing.T, sentinels []*redisServer, s *redisServer, addr strin
 func newReplica(t *testing.T, of string) *redisServer {
 	t.Helper()
 	host, port, _ := net.SplitHostPort(of)
-	s := newRedis(t, "--replicaof", host, port, "--repl-diskless-sync-delay", "0")
+	s := newServer(t, "--replicaof", host, port, "--repl-diskless-sync-delay", "0")
 	until(t, "the replica's link", func() bool { return s.do("ROLE").([]any)[3] == "connected" })
 	return s
 }
 
 func TestServerSentinel(t *testing.T) {
 	noLeaks(t)
-	first := newRedis(t, "--repl-diskless-sync-delay", "0")
+	first := newServer(t, "--repl-diskless-sync-delay", "0")
 	second := newReplica(t, first.addr)
 	sentinels, url := newSentinels(t, first.addr)
 	r := startRig(t, first, url)
@@ -133,7 +133,7 @@ func TestServerSentinel(t *testing.T) {
 // published, and nobody hears it: the bus has to leave by itself.
 func TestServerSentinelSilent(t *testing.T) {
 	noLeaks(t)
-	first := newRedis(t, "--repl-diskless-sync-delay", "0")
+	first := newServer(t, "--repl-diskless-sync-delay", "0")
 	p := newProxy(t, first)
 	p.only = "sentinel-" // the name that sentinels give their connections
 	second := newReplica(t, p.addr)
@@ -166,7 +166,7 @@ func newCluster(t *testing.T) []*redisServer {
 	args := []string{"--cluster", "create"}
 	var all []*redisServer
 	for range 6 {
-		s := preparedRedis(t, "--cluster-enabled", "yes", "--cluster-port", freeTCPPort(t), "--cluster-node-timeout", "1000",
+		s := preparedServer(t, "--cluster-enabled", "yes", "--cluster-port", freeTCPPort(t), "--cluster-node-timeout", "1000",
 			"--cluster-require-full-coverage", "no", "--repl-diskless-sync-delay", "0")
 		s.start()
 		all, args = append(all, s), append(args, s.addr)

@@ -16,13 +16,13 @@ import (
 // other's bytes from the channel as they were sent.
 func TestInteropRedisPackage(t *testing.T) {
 	certs := newCertificates(t)
-	withPassword := newRedis(t, "--requirepass", secret)
+	withPassword := newServer(t, "--requirepass", secret)
 	withPassword.login = []string{secret}
-	withUser := newRedis(t, "--user", "device", "on", ">"+secret, "~*", "&*", "+@all")
-	plainSecret := newRedis(t, "--requirepass", "sw0rdf1sh")
+	withUser := newServer(t, "--user", "device", "on", ">"+secret, "~*", "&*", "+@all")
+	plainSecret := newServer(t, "--requirepass", "sw0rdf1sh")
 	plainSecret.login = []string{"sw0rdf1sh"}
-	clientTLS := newTLSRedis(t, certs, "yes")
-	plain, unix := newRedis(t), newUnixRedis(t)
+	clientTLS := newTLSServer(t, certs, "yes")
+	plain, unix := newServer(t), newUnixServer(t)
 	for _, c := range []struct{ name, url string }{
 		{"plain", plain.url("", "")},
 		{"database", "redis://" + plain.addr + "/3"},

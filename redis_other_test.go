@@ -4,8 +4,8 @@ package autobus
 
 import "testing"
 
-// redisURL returns the URL of a Redis server of the test's own.
-func redisURL(t testing.TB) string {
+// serverURL returns the URL of a Redis server of the test's own.
+func serverURL(t testing.TB) string {
 	t.Helper()
 	missing(t, "the tests start redis-server on Unix alone")
 	return ""

@@ -56,22 +56,22 @@ func redisProgram(t testing.TB, name string) string {
 	return path
 }
 
-// newRedis starts a server on a free port of 127.0.0.1. A test that wants
+// newServer starts a server on a free port of 127.0.0.1. A test that wants
 // something else changes it before run.
-func newRedis(t testing.TB, args ...string) *redisServer {
+func newServer(t testing.TB, args ...string) *redisServer {
 	t.Helper()
-	s := preparedRedis(t, args...)
+	s := preparedServer(t, args...)
 	s.run()
 	return s
 }
 
-func preparedRedis(t testing.TB, args ...string) *redisServer {
+func preparedServer(t testing.TB, args ...string) *redisServer {
 	t.Helper()
 	redisProgram(t, "redis-server")
 	port := freeTCPPort(t)
 	s := &redisServer{t: t, network: "tcp", addr: "127.0.0.1:" + port, dir: t.TempDir()}
 	s.args = append([]string{"--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
-		"--dir", s.dir, "--logfile", "redis.log", "--daemonize", "no", "--enable-debug-command", "local"}, args...)
+		"--dir", s.dir, "--logfile", "redis.log", "--loglevel", "warning", "--enable-debug-command", "local"}, args...)
 	t.Cleanup(func() {
 		s.kill()
 		if t.Failed() {
@@ -185,13 +185,13 @@ func (s *redisServer) url(login, options string) string {
 	return scheme + login + s.addr + options
 }
 
-// A redisConn is a test's own connection to a server. It has nothing of resp.go.
-type redisConn struct {
+// A serverConn is a test's own connection to a server. It has nothing of resp.go.
+type serverConn struct {
 	net.Conn
 	r *bufio.Reader
 }
 
-func (s *redisServer) dial() (*redisConn, error) {
+func (s *redisServer) dial() (*serverConn, error) {
 	conn, err := net.DialTimeout(s.network, s.addr, patience)
 	if err != nil {
 		return nil, err
@@ -199,7 +199,7 @@ func (s *redisServer) dial() (*redisConn, error) {
 	if s.secure != nil {
 		conn = tls.Client(conn, s.secure)
 	}
-	c := &redisConn{conn, bufio.NewReader(conn)}
+	c := &serverConn{conn, bufio.NewReader(conn)}
 	if s.login != nil {
 		if _, err := c.do(append([]string{"AUTH"}, s.login...)...); err != nil {
 			c.Close()
@@ -210,7 +210,7 @@ func (s *redisServer) dial() (*redisConn, error) {
 }
 
 // connect returns a connection that is closed when the test ends.
-func (s *redisServer) connect() *redisConn {
+func (s *redisServer) connect() *serverConn {
 	s.t.Helper()
 	c, err := s.dial()
 	if err != nil {
@@ -237,14 +237,14 @@ func (s *redisServer) do(args ...string) any {
 
 // do sends a command and returns the reply: a string, an int, nil or []any. An
 // error reply is an error.
-func (c *redisConn) do(args ...string) (any, error) {
+func (c *serverConn) do(args ...string) (any, error) {
 	if err := c.send(args...); err != nil {
 		return nil, err
 	}
 	return c.reply()
 }
 
-func (c *redisConn) send(args ...string) error {
+func (c *serverConn) send(args ...string) error {
 	c.SetDeadline(time.Now().Add(patience))
 	b := fmt.Appendf(nil, "*%d\r\n", len(args))
 	for _, arg := range args {
@@ -254,7 +254,7 @@ func (c *redisConn) send(args ...string) error {
 	return err
 }
 
-func (c *redisConn) reply() (any, error) {
+func (c *serverConn) reply() (any, error) {
 	line, err := c.r.ReadString('\n')
 	if err != nil {
 		return nil, err
@@ -659,11 +659,11 @@ func newCertificates(t testing.TB) *certificates {
 	return c
 }
 
-// newTLSRedis starts a server that speaks TLS alone. clients says whether it
+// newTLSServer starts a server that speaks TLS alone. clients says whether it
 // asks for their certificates: "no" or "yes".
-func newTLSRedis(t testing.TB, c *certificates, clients string, args ...string) *redisServer {
+func newTLSServer(t testing.TB, c *certificates, clients string, args ...string) *redisServer {
 	t.Helper()
-	s := preparedRedis(t, args...)
+	s := preparedServer(t, args...)
 	_, port, _ := net.SplitHostPort(s.addr)
 	s.args = append(s.args, "--port", "0", "--tls-port", port, "--tls-cert-file", c.server, "--tls-key-file", c.serverKey,
 		"--tls-ca-cert-file", c.ca, "--tls-auth-clients", clients)
@@ -672,10 +672,10 @@ func newTLSRedis(t testing.TB, c *certificates, clients string, args ...string) 
 	return s
 }
 
-// newUnixRedis starts a server on a Unix socket alone.
-func newUnixRedis(t testing.TB, args ...string) *redisServer {
+// newUnixServer starts a server on a Unix socket alone.
+func newUnixServer(t testing.TB, args ...string) *redisServer {
 	t.Helper()
-	s := preparedRedis(t, args...)
+	s := preparedServer(t, args...)
 	dir, err := os.MkdirTemp("", "autobus") // t.TempDir may be too long for a socket
 	if err != nil {
 		t.Fatal(err)
@@ -687,8 +687,8 @@ func newUnixRedis(t testing.TB, args ...string) *redisServer {
 	return s
 }
 
-// redisURL returns the URL of a Redis server of the test's own.
-func redisURL(t testing.TB) string {
+// serverURL returns the URL of a Redis server of the test's own.
+func serverURL(t testing.TB) string {
 	t.Helper()
-	return newRedis(t).url("", "")
+	return newServer(t).url("", "")
 }
