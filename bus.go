@@ -426,13 +426,6 @@ func (o *outbox) close() {
 	}
 }
 
-// lost returns how many messages could not be sent.
-func (o *outbox) lost() int {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return int(o.unsent)
-}
-
 // write hands on what gathers in the outbox, until it is closed and empty:
 // while some batches are on their way, the next ones form.
 func (b *Bus) write(s *session) {
@@ -691,15 +684,13 @@ func (b *Bus) Stop(ctx context.Context) error {
 		}
 	}
 
+	before := b.Stats().Unsent
 	b.out.close()
-	unsent := 0
 	select {
 	case <-s.written:
 	case <-ctx.Done():
-		before := b.out.lost()
 		s.cancelSend()
 		<-s.written
-		unsent = b.out.lost() - before
 	}
 	err := ctx.Err()
 	if err == nil {
@@ -707,6 +698,10 @@ func (b *Bus) Stop(ctx context.Context) error {
 	}
 	if closeErr := s.transport.Close(); err == nil {
 		err = closeErr
+	}
+	unsent := 0
+	if ctx.Err() != nil { // what was sent and not confirmed is among them
+		unsent = int(b.Stats().Unsent - before)
 	}
 	s.abandon()
 	s.cancelSend()

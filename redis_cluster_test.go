@@ -288,6 +288,16 @@ func TestServerCluster(t *testing.T) {
 			}
 		}
 		all("start", patience)
+		shards := 0
+		for _, node := range nodes {
+			shards += len(node.do("PUBSUB", "SHARDCHANNELS").([]any))
+			if channels := node.do("PUBSUB", "CHANNELS").([]any); len(channels) > 0 {
+				t.Errorf("subscribed without sharding: %v", channels)
+			}
+		}
+		if shards != types {
+			t.Errorf("%d subscriptions of shards, want %d", shards, types)
+		}
 
 		// The slot of a channel moves to another master.
 		slot := fmt.Sprint(live().do("CLUSTER", "KEYSLOT", "autobus::Type7"))
