@@ -108,11 +108,14 @@ func (t *redis) Start(ctx context.Context, receive func(ctx context.Context, cha
 		return &failure{"redis", err}
 	}
 	t.reconnects.Store(0)
-	s := &redisSession{redis: t, receive: receive, log: log, events: make(chan error, 2), open: make(map[io.Closer]struct{})}
+	s := &redisSession{redis: t, receive: receive, log: log, events: make(chan error, 2), open: make(map[*redisConn]struct{})}
 	s.running, s.cancel = context.WithCancel(context.Background())
 	s.starting.Store(true)
 	t.sender.start(s)
 	t.receiver.start(s)
+	if t.sentinel {
+		s.wg.Go(s.watchMaster)
+	}
 	for up := 0; up < 2; {
 		var err error
 		select {
@@ -155,12 +158,12 @@ type redisSession struct {
 	starting atomic.Bool
 	events   chan error // to Start: nil from each of the two that is up, or a mistake
 
-	mu       sync.Mutex             // guards what follows
-	open     map[io.Closer]struct{} // connections, for close; nil afterwards
-	problem  error                  // the last one
-	logged   time.Time              // when one was
-	next     int                    // the address to try first
-	refusals map[string]time.Time   // when one of a code was logged
+	mu       sync.Mutex              // guards what follows
+	open     map[*redisConn]struct{} // connections, for close; nil afterwards
+	problem  error                   // the last one
+	logged   time.Time               // when one was
+	next     int                     // the address to try first
+	refusals map[string]time.Time    // when one of a code was logged
 }
 
 func (s *redisSession) close() {
@@ -176,7 +179,7 @@ func (s *redisSession) close() {
 }
 
 // hold has close close c.
-func (s *redisSession) hold(c io.Closer) {
+func (s *redisSession) hold(c *redisConn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.open == nil {
@@ -186,7 +189,7 @@ func (s *redisSession) hold(c io.Closer) {
 	s.open[c] = struct{}{}
 }
 
-func (s *redisSession) drop(c io.Closer) {
+func (s *redisSession) drop(c *redisConn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.open, c)
@@ -194,8 +197,8 @@ func (s *redisSession) drop(c io.Closer) {
 }
 
 // keep connects, serves, and begins again when that ends, until Close. serve
-// calls up once it does what it is for.
-func (s *redisSession) keep(connect func(context.Context) (*redisConn, error), serve func(c *redisConn, up func()) error) {
+// calls up once it does what it is for; so keep tells Start, once.
+func (s *redisSession) keep(serve func(c *redisConn, up func()) error) {
 	var pause backoff
 	wasUp := false
 	up := func() {
@@ -209,7 +212,7 @@ func (s *redisSession) keep(connect func(context.Context) (*redisConn, error), s
 	}
 	for s.running.Err() == nil {
 		began := time.Now()
-		c, err := connect(s.running)
+		c, err := s.connect(s.running)
 		if err == nil {
 			s.hold(c)
 			err = &failure{"redis at " + c.addr, serve(c, up)}
@@ -294,15 +297,23 @@ func (b *backoff) next(refused bool) time.Duration {
 	return rand.N(d)
 }
 
-// connect tries the URL's addresses in turn, the last good one first.
+// connect connects to the server, or where there are several to one.
 func (s *redisSession) connect(ctx context.Context) (*redisConn, error) {
+	if s.sentinel {
+		return s.connectMaster(ctx)
+	}
+	return s.tryAddrs(func(addr string) (*redisConn, error) { return dialRedis(ctx, &s.redisURL, addr) })
+}
+
+// tryAddrs tries the URL's addresses in turn, the last good one first.
+func (s *redisSession) tryAddrs(dial func(addr string) (*redisConn, error)) (*redisConn, error) {
 	s.mu.Lock()
 	first := s.next
 	s.mu.Unlock()
 	var problem error
 	for i := range s.addrs {
 		i = (first + i) % len(s.addrs)
-		c, err := dialRedis(ctx, &s.redisURL, s.addrs[i])
+		c, err := dial(s.addrs[i])
 		if err == nil {
 			s.mu.Lock()
 			s.next = i
@@ -595,7 +606,7 @@ func (p *publisher) start(s *redisSession) {
 	p.lost = 0
 	p.mu.Unlock()
 	p.session = s
-	s.wg.Go(func() { s.keep(s.connect, p.serve) })
+	s.wg.Go(func() { s.keep(p.serve) })
 }
 
 func (p *publisher) stop() {}
@@ -928,7 +939,7 @@ func (s *subscriber) change(channel string) {
 
 func (s *subscriber) start(session *redisSession) {
 	session.wg.Go(func() {
-		session.keep(session.connect, func(c *redisConn, up func()) error { return s.serve(session, c, up) })
+		session.keep(func(c *redisConn, up func()) error { return s.serve(session, c, up) })
 	})
 }
 

@@ -239,7 +239,7 @@ func (r *respReader) line(in []byte, begin, end int) (problem string) {
 		case problem != "":
 			return "a string's length " + problem
 		case null && kind == '$':
-			v.kind = respNull
+			v.kind, v.begin = respNull, end
 		case null, kind == '=' && n < len("txt:"):
 			return "a bad length of a string"
 		case r.at+n+2 > maxRESPReply:
@@ -262,7 +262,7 @@ func (r *respReader) line(in []byte, begin, end int) (problem string) {
 		case null && kind != '*':
 			return "a bad length of an aggregate"
 		case null:
-			v.kind = respNull
+			v.kind, v.begin = respNull, end
 		default:
 			v.n = int64(n)
 			return r.aggregate(v, n)
