@@ -23,6 +23,7 @@ func TestInteropRedisPackage(t *testing.T) {
 	plainSecret.login = []string{"sw0rdf1sh"}
 	clientTLS := newTLSServer(t, certs, "yes")
 	plain, unix := newServer(t), newUnixServer(t)
+	python := newRedisPython(t)
 	for _, c := range []struct{ name, url string }{
 		{"plain", plain.url("", "")},
 		{"database", "redis://" + plain.addr + "/3"},
@@ -39,7 +40,7 @@ func TestInteropRedisPackage(t *testing.T) {
 		{"TLS unverified", clientTLS.url("", "ssl_cert_reqs=none&ssl_certfile="+certs.client+"&ssl_keyfile="+certs.clientKey)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			python := newRedisPython(t)
+			python.t = t
 			b := startBus(t, c.url, "é x")
 			// A second bus sees that what a type's own subscription gets is the same.
 			typed := &Bus{URL: c.url, Namespace: "é x", Logger: noWarnings{t}}
@@ -47,7 +48,7 @@ func TestInteropRedisPackage(t *testing.T) {
 			typed.SubscribeRaw("Tick", func(_ context.Context, r Raw) error { raws <- string(r.JSON); return nil })
 			start(t, typed)
 			channel := "autobus:é x:Tick"
-			python.command(fmt.Sprintf(`{"do":"start","url":%s,"channels":[%s]}`, quote(c.url), quote(channel)))
+			python.command(fmt.Sprintf(`{"do":"start","url":%s,"channel":%s}`, quote(c.url), quote(channel)))
 			python.await("started")
 
 			for _, payload := range []string{`{"type": "Tick", "by": 1, "n": 2}`, `{"n":NaN,"type":"Tick"}`, `{"type": "Tick", "text": "\ud83d\ude00 \u00e9"}`, `{"type":"Tick","big":"` + strings.Repeat("é", 100_000) + `"}`} {
@@ -73,9 +74,10 @@ func TestInteropRedisPackage(t *testing.T) {
 			await(t, raws)
 			b.next()
 			b.nothingElse()
-			python.stop()
 		})
 	}
+	python.t = t
+	python.stop()
 }
 
 func newRedisPython(t *testing.T) *peer {

@@ -1,8 +1,9 @@
 """A peer that runs Python's redis package for redis_interop_test.go.
 
-It reads commands and writes what happens, one JSON text a line:
+It reads commands and writes what happens, one JSON text a line. Each start is
+for another server.
 
-    {"do": "start", "url": URL, "channels": [NAME]}             -> {"is": "started"}
+    {"do": "start", "url": URL, "channel": NAME}                -> {"is": "started"}
     {"do": "publish", "channel": NAME, "payload": TEXT}         -> {"is": "published", "to": NUMBER}
     {"do": "stop"}                                              -> {"is": "stopped"}
 
@@ -10,7 +11,6 @@ It reads commands and writes what happens, one JSON text a line:
 """
 import json
 import sys
-import threading
 
 import redis
 
@@ -20,24 +20,25 @@ def say(**line):
     sys.stdout.flush()
 
 
-def listen(pubsub, count):
-    for message in pubsub.listen():
-        if message["type"] == "subscribe":
-            count -= 1
-            if count == 0:
-                say(**{"is": "started"})
-        elif message["type"] == "message":
-            say(**{"is": "message", "channel": message["channel"].decode(), "payload": message["data"].decode()})
+def handle(message):
+    say(**{"is": "message", "channel": message["channel"].decode(), "payload": message["data"].decode()})
 
 
+listener = None
 for line in sys.stdin:
     command = json.loads(line)
+    if listener and command["do"] != "publish":
+        listener.stop()
+        listener.join()
+        listener = None
     match command["do"]:
         case "start":
             server = redis.Redis.from_url(command["url"])
             pubsub = server.pubsub()
-            pubsub.subscribe(*command["channels"])
-            threading.Thread(target=listen, args=(pubsub, len(command["channels"])), daemon=True).start()
+            pubsub.subscribe(**{command["channel"]: handle})
+            assert pubsub.get_message(timeout=20)["type"] == "subscribe"
+            listener = pubsub.run_in_thread(sleep_time=0.05)
+            say(**{"is": "started"})
         case "publish":
             say(**{"is": "published", "to": server.publish(command["channel"], command["payload"])})
         case "stop":
