@@ -11,13 +11,17 @@ for another server.
 """
 import json
 import sys
+import threading
 
 import redis
 
+saying = threading.Lock()
+
 
 def say(**line):
-    sys.stdout.write(json.dumps(line) + "\n")
-    sys.stdout.flush()
+    with saying:
+        sys.stdout.write(json.dumps(line) + "\n")
+        sys.stdout.flush()
 
 
 def handle(message):
