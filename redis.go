@@ -25,6 +25,10 @@ const (
 	// maxRefusedPause is the cap for what only people can mend.
 	maxRefusedPause = 10 * time.Second
 
+	// receiverFirst is how long a publisher that is back waits for the
+	// subscriber, which may be in its longest pause.
+	receiverFirst = 2 * maxRedisPause
+
 	// redisLogEvery keeps a server that is away from filling the log.
 	redisLogEvery = 10 * time.Second
 
@@ -62,7 +66,12 @@ type redisReceiver interface {
 	Subscribe(channel string)
 	Unsubscribe(channel string)
 	start(s *redisSession)
+	halt() // starts no goroutine any more
 	stop() // forgets the subscriptions
+
+	// await waits until the subscriptions are in force, but not for ever.
+	// After an outage the backlog should reach this process too.
+	await(ctx context.Context)
 }
 
 // newRedis returns the transport for a URL that parseRedisURL takes.
@@ -72,7 +81,12 @@ func newRedis(rawURL string) (*redis, error) {
 		return nil, err
 	}
 	t := &redis{redisURL: u}
-	t.sender, t.receiver = newPublisher(), newSubscriber()
+	if u.sharded {
+		slots := &slotMap{addrs: u.addrs}
+		t.sender, t.receiver = newShardPublisher(slots), newShardSubscriber(slots)
+	} else {
+		t.sender, t.receiver = newPublisher(), newSubscriber()
+	}
 	return t, nil
 }
 
@@ -167,6 +181,7 @@ type redisSession struct {
 }
 
 func (s *redisSession) close() {
+	s.receiver.halt()
 	s.cancel()
 	s.mu.Lock()
 	for c := range s.open {
@@ -734,6 +749,9 @@ func (p *publisher) Flush(ctx context.Context) error {
 
 // serve counts the server's answers on c.
 func (p *publisher) serve(c *redisConn, up func()) error {
+	if !p.session.starting.Load() {
+		p.session.receiver.await(p.session.running)
+	}
 	p.mu.Lock()
 	p.conn = c
 	p.change.Broadcast()
@@ -903,14 +921,17 @@ const deniedPause = maxRefusedPause
 
 // A subscriber receives, from everything but a sharded cluster.
 type subscriber struct {
+	shard *shardNode // of a sharded cluster; nil otherwise
+
 	mu      sync.Mutex          // guards what follows
 	wanted  map[string]struct{} // channels; one that ends in ":*" stands for all types
 	changed map[string]struct{} // what the server may not have been told yet
 	conn    *redisConn          // to wake when something changes
+	inForce chan struct{}       // closed while all of wanted is, as far as it was when the connection was made
 }
 
 func newSubscriber() *subscriber {
-	s := new(subscriber)
+	s := &subscriber{inForce: make(chan struct{})}
 	s.stop()
 	return s
 }
@@ -943,10 +964,25 @@ func (s *subscriber) start(session *redisSession) {
 	})
 }
 
+func (s *subscriber) halt() {}
+
 func (s *subscriber) stop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.wanted, s.changed = make(map[string]struct{}), make(map[string]struct{})
+}
+
+func (s *subscriber) await(ctx context.Context) {
+	s.mu.Lock()
+	inForce := s.inForce
+	s.mu.Unlock()
+	t := time.NewTimer(receiverFirst)
+	defer t.Stop()
+	select {
+	case <-inForce:
+	case <-t.C:
+	case <-ctx.Done():
+	}
 }
 
 // serve subscribes to everything on c, and receives.
@@ -965,8 +1001,11 @@ func (s *subscriber) serve(session *redisSession, c *redisConn, up func()) error
 	s.mu.Unlock()
 	err := l.listen()
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.conn = nil
-	s.mu.Unlock()
+	if l.up == nil {
+		s.inForce = make(chan struct{})
+	}
 	return err
 }
 
@@ -1025,6 +1064,9 @@ func (l *listener) wait() error {
 			return err
 		}
 		if l.up != nil && len(l.pending) == 0 {
+			l.mu.Lock()
+			close(l.inForce)
+			l.mu.Unlock()
 			l.up()
 			l.up = nil
 		}
@@ -1133,10 +1175,16 @@ func (l *listener) tell() error {
 	if len(l.pending) == 0 {
 		l.heard = time.Now()
 	}
-	b := l.order(nil, "SUBSCRIBE", on)
-	b = l.order(b, "PSUBSCRIBE", patternsOn)
-	b = l.order(b, "UNSUBSCRIBE", off)
-	b = l.order(b, "PUNSUBSCRIBE", patternsOff)
+	var b []byte
+	if l.shard != nil {
+		b = l.order(b, "SSUBSCRIBE", on)
+		b = l.order(b, "SUNSUBSCRIBE", off)
+	} else {
+		b = l.order(b, "SUBSCRIBE", on)
+		b = l.order(b, "PSUBSCRIBE", patternsOn)
+		b = l.order(b, "UNSUBSCRIBE", off)
+		b = l.order(b, "PUNSUBSCRIBE", patternsOff)
+	}
 	_, err := l.conn.write(b)
 	return err
 }
@@ -1145,7 +1193,7 @@ func (l *listener) tell() error {
 func (l *listener) order(b []byte, verb string, channels []string) []byte {
 	for len(channels) > 0 {
 		n := 1
-		if _, alone := l.alone[channels[0]]; !alone {
+		if _, alone := l.alone[channels[0]]; !alone && l.shard == nil { // one command is for one slot
 			for n < min(len(channels), redisChunk) {
 				if _, alone := l.alone[channels[n]]; alone {
 					break
@@ -1250,6 +1298,9 @@ func (l *listener) acknowledge(p push) {
 		l.patterns[prefix] = wire
 	case p.kind == pushSubscribe:
 		l.active[channel] = struct{}{}
+		if l.shard != nil {
+			l.shard.acknowledged(channel)
+		}
 	case pattern:
 		delete(l.patterns, prefix)
 	default:
@@ -1269,6 +1320,11 @@ func (l *listener) refusal(e serverError) error {
 	}
 	if len(refused.channels) == 1 {
 		channel := refused.channels[0]
+		if slot, addr, ok := e.moved(l.conn.addr); ok && l.shard != nil {
+			delete(l.told, channel)
+			l.shard.moved(channel, slot, addr)
+			return nil
+		}
 		if l.session.starting.Load() {
 			return &mistake{"subscribe to " + strconv.Quote(clip(channel)), e}
 		}

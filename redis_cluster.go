@@ -1,0 +1,590 @@
+package autobus
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// clusterSlots is how many hash slots there are
+// (https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/).
+const clusterSlots = 16384
+
+// maxClusterNodes is what Redis recommends at most, in the same specification.
+const maxClusterNodes = 1000
+
+const (
+	// checkIdle is how old the last answer of a connection may be when
+	// shardPublisher writes to it without asking whether it is alive: nobody
+	// reads it in between.
+	checkIdle = time.Second
+
+	// clusterPause follows a round in which no node took a message.
+	clusterPause = 100 * time.Millisecond
+)
+
+// slotOf is a channel's hash slot: CRC16 of the channel, or of what its first
+// '{' and the next '}' enclose, if anything (the same specification).
+func slotOf(channel string) uint16 {
+	if i := strings.IndexByte(channel, '{'); i >= 0 {
+		if n := strings.IndexByte(channel[i+1:], '}'); n > 0 {
+			channel = channel[i+1 : i+1+n]
+		}
+	}
+	var crc uint16 // XMODEM: polynomial 0x1021
+	for i := range len(channel) {
+		crc ^= uint16(channel[i]) << 8
+		for range 8 {
+			carry := crc&0x8000 != 0
+			if crc <<= 1; carry {
+				crc ^= 0x1021
+			}
+		}
+	}
+	return crc % clusterSlots
+}
+
+// A slotMap is what is known of a cluster: where MOVED has said that slots
+// are. There is no other way to learn it, and none is needed.
+type slotMap struct {
+	mu    sync.Mutex // guards what follows
+	addrs []string   // of the URL, and then what MOVED has named
+	owner map[uint16]string
+	next  int // of addrs: the node to ask about slots of which nothing is known
+}
+
+func (m *slotMap) of(slot uint16) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if addr, ok := m.owner[slot]; ok {
+		return addr
+	}
+	return m.addrs[m.next]
+}
+
+// any returns a node to begin with.
+func (m *slotMap) any() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.addrs[m.next]
+}
+
+func (m *slotMap) set(slot uint16, addr string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.owner == nil {
+		m.owner = make(map[uint16]string)
+	}
+	m.owner[slot] = addr
+	if len(m.addrs) < maxClusterNodes && !slices.Contains(m.addrs, addr) {
+		m.addrs = append(m.addrs[:len(m.addrs):len(m.addrs)], addr)
+	}
+}
+
+// gone forgets a node that doesn't answer. Another one will know who has its
+// slots now.
+func (m *slotMap) gone(addr string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for slot, owner := range m.owner {
+		if owner == addr {
+			delete(m.owner, slot)
+		}
+	}
+	if m.addrs[m.next] == addr {
+		m.next = (m.next + 1) % len(m.addrs)
+	}
+}
+
+// moved returns what an error MOVED says: "MOVED 3999 127.0.0.1:6381", without
+// a host if it is that of the node that says so.
+func (e serverError) moved(from string) (slot uint16, addr string, ok bool) {
+	fields := strings.Fields(string(e))
+	if len(fields) < 3 || fields[0] != "MOVED" {
+		return 0, "", false
+	}
+	n, err := strconv.ParseUint(fields[1], 10, 16)
+	i := strings.LastIndexByte(fields[2], ':')
+	if err != nil || n >= clusterSlots || i < 0 {
+		return 0, "", false
+	}
+	host, port := strings.Trim(fields[2][:i], "[]"), fields[2][i+1:]
+	if host == "" || host == "?" {
+		if host, _, err = net.SplitHostPort(from); err != nil {
+			return 0, "", false
+		}
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return 0, "", false
+	}
+	return uint16(n), net.JoinHostPort(host, port), true
+}
+
+// A shardPublisher is the sender of a sharded cluster. It waits for the
+// answers to each batch: a message that a node refuses because its slot has
+// moved was not published, and goes to the new owner, before any later one.
+type shardPublisher struct {
+	slots   *slotMap
+	session *redisSession // while started
+	conns   map[string]*shardConn
+	todo    []int // messages of a batch that are not settled
+	watched <-chan struct{}
+	unwatch func() bool
+
+	mu   sync.Mutex // guards busy
+	busy map[*redisConn]struct{}
+}
+
+// A shardConn is a connection to a node, and what is under way on it.
+type shardConn struct {
+	*redisConn
+	heard time.Time
+	buf   []byte
+	sent  []int // messages in buf, by their place in the batch
+	ends  []int // where they end
+	err   error // the connection is broken
+}
+
+func newShardPublisher(slots *slotMap) *shardPublisher {
+	return &shardPublisher{slots: slots, conns: make(map[string]*shardConn), busy: make(map[*redisConn]struct{})}
+}
+
+func (p *shardPublisher) start(s *redisSession) {
+	p.session = s
+	s.tell(nil) // the subscriber's is the connection that Start waits for
+}
+
+func (p *shardPublisher) stop() { clear(p.conns) }
+
+func (p *shardPublisher) unsent() uint64              { return 0 }
+func (p *shardPublisher) Flush(context.Context) error { return nil }
+
+func (p *shardPublisher) Send(ctx context.Context, messages []Message) (lost int, err error) {
+	p.watch(ctx)
+	p.todo = p.todo[:0]
+	for i := range messages {
+		p.todo = append(p.todo, i)
+	}
+	var problem error
+	for len(p.todo) > 0 {
+		if ctx.Err() != nil || p.session.running.Err() != nil {
+			return lost + len(p.todo), &failure{"redis: send", ctx.Err()}
+		}
+		before := len(p.todo)
+		n, moved, err := p.round(ctx, messages)
+		lost += n
+		if err != nil {
+			problem = err
+		}
+		if len(p.todo) == before && !moved && !p.pause(ctx) {
+			return lost + len(p.todo), &failure{"redis: send", ctx.Err()}
+		}
+	}
+	if lost == 0 {
+		problem = nil
+	}
+	return lost, problem
+}
+
+func (p *shardPublisher) pause(ctx context.Context) bool {
+	t := time.NewTimer(clusterPause)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+	case <-p.session.running.Done():
+	}
+	return false
+}
+
+// round sends what is to do, each message to the node that should have it,
+// and leaves in todo what must be sent again.
+func (p *shardPublisher) round(ctx context.Context, messages []Message) (lost int, moved bool, err error) {
+	last, slot := "", uint16(0)
+	retry := p.todo[:0]
+	failed := ""
+	for _, i := range p.todo {
+		m := &messages[i]
+		if m.Channel != last || last == "" {
+			last, slot = m.Channel, slotOf(m.Channel)
+		}
+		addr := p.slots.of(slot)
+		c := p.conns[addr]
+		if c == nil && addr != failed {
+			if c, err = p.dial(ctx, addr); err != nil {
+				failed = addr
+				p.session.failed(err, false)
+				p.slots.gone(addr)
+			}
+		}
+		if c == nil {
+			retry = append(retry, i)
+			continue
+		}
+		c.buf = appendPublish(c.buf, spublishVerb, m)
+		c.sent = append(c.sent, i)
+		c.ends = append(c.ends, len(c.buf))
+	}
+	p.todo = retry
+	for _, c := range p.conns {
+		if len(c.sent) > 0 {
+			c.check(ctx)
+			if c.err == nil {
+				var n int
+				n, c.err = c.write(c.buf)
+				if c.err != nil { // what it has in part it can't have understood
+					for j, end := range c.ends {
+						if end > n {
+							p.todo = append(p.todo, c.sent[j:]...)
+							c.sent = c.sent[:j]
+							break
+						}
+					}
+				}
+			} else {
+				p.todo = append(p.todo, c.sent...)
+				c.sent = c.sent[:0]
+			}
+		}
+	}
+	for addr, c := range p.conns {
+		for j, i := range c.sent {
+			again, answerErr := p.answer(ctx, c)
+			if c.err != nil { // sent, and not answered
+				lost += len(c.sent) - j
+				err = c.err
+				break
+			}
+			if again {
+				p.todo = append(p.todo, i)
+				var e serverError
+				if errors.As(answerErr, &e) {
+					if slot, owner, ok := e.moved(c.addr); ok {
+						p.slots.set(slot, owner)
+						moved = true
+					}
+				}
+			} else if answerErr != nil {
+				lost++
+				err = answerErr
+			}
+		}
+		if cap(c.buf) > keepSendBuffer {
+			c.buf = nil
+		}
+		c.buf, c.sent, c.ends = c.buf[:0], c.sent[:0], c.ends[:0]
+		if c.err != nil {
+			p.session.failed(&failure{"redis at " + addr, c.err}, false)
+			p.release(c)
+			p.slots.gone(addr)
+		}
+	}
+	slices.Sort(p.todo)
+	return lost, moved, err
+}
+
+// answer reads one answer. again says that the message was not published, and
+// may be later.
+func (p *shardPublisher) answer(ctx context.Context, c *shardConn) (again bool, err error) {
+	for {
+		if c.err == nil {
+			c.err = c.SetReadDeadline(time.Now().Add(c.timeout))
+		}
+		if c.err == nil && ctx.Err() != nil {
+			c.err = ctx.Err()
+		}
+		if c.err == nil {
+			c.err = c.reply()
+		}
+		if errors.Is(c.err, os.ErrDeadlineExceeded) {
+			c.err = &timeoutError{"no answer for " + c.timeout.String()}
+		}
+		if c.err != nil {
+			return false, c.err
+		}
+		c.heard = time.Now()
+		root := c.in.values[0]
+		switch root.kind {
+		case '>': // RESP3: nothing that we asked for
+			continue
+		case ':':
+			return false, nil
+		case '-', '!':
+			e := newServerError(c.in.text(root))
+			if _, _, moved := e.moved(c.addr); moved || e.passes() {
+				return true, e
+			}
+			p.session.refused(e)
+			return false, e
+		}
+		c.err = respError("not an answer to SPUBLISH")
+	}
+}
+
+// check asks a connection that was silent whether it is alive, before a
+// message is lost on it.
+func (c *shardConn) check(ctx context.Context) {
+	if time.Since(c.heard) < checkIdle {
+		return
+	}
+	var answer serverError
+	if err := c.ask(ctx, "PING"); err != nil && !errors.As(err, &answer) {
+		c.err = err
+	}
+}
+
+func (p *shardPublisher) dial(ctx context.Context, addr string) (*shardConn, error) {
+	// Until Close, and as long as Send's context lasts.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(p.session.running, cancel)()
+	conn, err := dialRedis(ctx, &p.session.redisURL, addr)
+	if err != nil {
+		return nil, err
+	}
+	p.session.hold(conn)
+	p.mu.Lock()
+	p.busy[conn] = struct{}{}
+	p.mu.Unlock()
+	c := &shardConn{redisConn: conn, heard: time.Now()}
+	p.conns[addr] = c
+	return c, nil
+}
+
+func (p *shardPublisher) release(c *shardConn) {
+	p.mu.Lock()
+	delete(p.busy, c.redisConn)
+	p.mu.Unlock()
+	delete(p.conns, c.addr)
+	p.session.drop(c.redisConn)
+}
+
+// watch has ctx end what Send waits for, as publisher.watch does.
+func (p *shardPublisher) watch(ctx context.Context) {
+	done := ctx.Done()
+	if done == p.watched {
+		return
+	}
+	if p.unwatch != nil {
+		p.unwatch()
+	}
+	p.watched, p.unwatch = done, context.AfterFunc(ctx, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for c := range p.busy {
+			c.SetDeadline(past)
+		}
+	})
+}
+
+// A shardSubscriber is the receiver of a sharded cluster: a subscriber for
+// each node that has one of the channels.
+type shardSubscriber struct {
+	slots   *slotMap
+	session *redisSession // while started
+
+	mu     sync.Mutex            // guards what follows
+	wanted map[string]*shardNode // by channel; nil before Start
+	acked  map[string]struct{}
+	nodes  map[string]*shardNode // by address
+	ready  bool                  // Start knows
+}
+
+// A shardNode subscribes to a node's channels.
+type shardNode struct {
+	*subscriber
+	of   *shardSubscriber
+	addr string
+}
+
+func newShardSubscriber(slots *slotMap) *shardSubscriber {
+	r := &shardSubscriber{slots: slots}
+	r.stop()
+	return r
+}
+
+// Subscribe knows no patterns: there are none for SSUBSCRIBE.
+func (r *shardSubscriber) Subscribe(channel string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.wanted[channel] = nil
+	if r.session == nil {
+		return
+	}
+	if err := checkSharded(channel); err != nil {
+		r.session.log.Error("autobus: can't subscribe", "error", err)
+		return
+	}
+	r.assign(channel)
+}
+
+func checkSharded(channel string) error {
+	if _, pattern := patternPrefix(channel); pattern {
+		return &failure{"redis", &mistake{"with sharded=1 there are no subscriptions to all types", nil}}
+	}
+	return nil
+}
+
+func (r *shardSubscriber) Unsubscribe(channel string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if n := r.wanted[channel]; n != nil {
+		n.Unsubscribe(channel)
+	}
+	delete(r.wanted, channel)
+	delete(r.acked, channel)
+}
+
+func (r *shardSubscriber) await(context.Context) {}
+
+func (r *shardSubscriber) start(s *redisSession) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.session, r.ready = s, false
+	r.acked, r.nodes = make(map[string]struct{}), make(map[string]*shardNode)
+	for channel := range r.wanted {
+		if err := checkSharded(channel); err != nil {
+			s.tell(err)
+			return
+		}
+	}
+	r.node(r.slots.any()) // also without a channel, Start connects
+	for channel := range r.wanted {
+		r.assign(channel)
+	}
+}
+
+func (r *shardSubscriber) halt() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.session = nil
+}
+
+func (r *shardSubscriber) stop() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.wanted, r.acked, r.nodes = make(map[string]*shardNode), make(map[string]struct{}), make(map[string]*shardNode)
+}
+
+// node returns the node at addr, which it starts if need be. mu is held.
+func (r *shardSubscriber) node(addr string) *shardNode {
+	n := r.nodes[addr]
+	if n == nil {
+		n = &shardNode{newSubscriber(), r, addr}
+		n.shard = n
+		r.nodes[addr] = n
+		r.session.wg.Go(func() { n.run(r.session) })
+	}
+	return n
+}
+
+// assign gives a channel to the node that should have it. mu is held.
+func (r *shardSubscriber) assign(channel string) {
+	n := r.node(r.slots.of(slotOf(channel)))
+	r.wanted[channel] = n
+	n.Subscribe(channel)
+}
+
+// run is redisSession.keep for one node. While it is away, others are asked
+// for its channels.
+func (n *shardNode) run(s *redisSession) {
+	var pause backoff
+	wasUp := false
+	up := func() {
+		pause = 0
+		if wasUp {
+			s.reconnects.Add(1)
+		}
+		wasUp = true
+		n.of.check()
+	}
+	for s.running.Err() == nil {
+		began := time.Now()
+		c, err := dialRedis(s.running, &s.redisURL, n.addr)
+		if err == nil {
+			s.hold(c)
+			err = &failure{"redis at " + c.addr, n.serve(s, c, up)}
+			s.drop(c)
+		}
+		var m *mistake
+		if errors.As(err, &m) && s.starting.Load() {
+			s.tell(err)
+			return
+		}
+		s.failed(err, m != nil)
+		n.scatter()
+		if !s.wait(time.Until(began.Add(pause.next(m != nil)))) || n.retire() {
+			return
+		}
+	}
+}
+
+// check tells Start once all is acknowledged.
+func (r *shardSubscriber) check() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.ready && r.session != nil && len(r.acked) == len(r.wanted) {
+		r.ready = true
+		r.session.tell(nil)
+	}
+}
+
+// acknowledged takes note of a subscription in force.
+func (n *shardNode) acknowledged(channel string) {
+	n.of.mu.Lock()
+	if n.of.wanted[channel] == n {
+		n.of.acked[channel] = struct{}{}
+	}
+	n.of.mu.Unlock()
+	n.of.check()
+}
+
+// moved gives a channel to the node that has its slot now.
+func (n *shardNode) moved(channel string, slot uint16, addr string) {
+	n.of.mu.Lock()
+	defer n.of.mu.Unlock()
+	n.of.slots.set(slot, addr)
+	n.Unsubscribe(channel)
+	if n.of.wanted[channel] == n && n.of.session != nil {
+		n.of.assign(channel)
+	}
+}
+
+// scatter gives the channels to other nodes, which know who has them now.
+func (n *shardNode) scatter() {
+	n.of.mu.Lock()
+	defer n.of.mu.Unlock()
+	n.of.slots.gone(n.addr)
+	if n.of.session == nil {
+		return
+	}
+	for channel, node := range n.of.wanted {
+		if node == n {
+			n.Unsubscribe(channel)
+			n.of.assign(channel)
+		}
+	}
+}
+
+// retire removes a node without channels.
+func (n *shardNode) retire() bool {
+	n.of.mu.Lock()
+	defer n.of.mu.Unlock()
+	for _, node := range n.of.wanted {
+		if node == n {
+			return false
+		}
+	}
+	if len(n.of.nodes) == 1 && n.of.session != nil {
+		return false
+	}
+	delete(n.of.nodes, n.addr)
+	return true
+}
