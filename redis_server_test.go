@@ -560,6 +560,13 @@ func (p *proxy) set(up, down weather) {
 	p.changed = make(chan struct{})
 }
 
+// onlyFor keeps the weather to connections whose first bytes have a text in them.
+func (p *proxy) onlyFor(text string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.only = text
+}
+
 // cut ends all connections.
 func (p *proxy) cut() {
 	p.mu.Lock()
