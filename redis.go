@@ -136,7 +136,8 @@ func (t *redis) Start(ctx context.Context, receive func(ctx context.Context, cha
 		case err = <-s.events:
 			up++
 		case <-ctx.Done():
-			err = &failure{"redis: not connected" + s.lastProblem(), ctx.Err()}
+			s.close()
+			return &failure{"redis: not connected" + s.lastProblem(), ctx.Err()}
 		}
 		if err != nil {
 			s.close()
@@ -230,7 +231,7 @@ func (s *redisSession) keep(serve func(c *redisConn, up func()) error) {
 		c, err := s.connect(s.running)
 		if err == nil {
 			s.hold(c)
-			err = &failure{"redis at " + c.addr, serve(c, up)}
+			err = &failure{"redis at " + c.addr, endOf(serve(c, up))}
 			s.drop(c)
 		}
 		var m *mistake
@@ -257,10 +258,14 @@ func (s *redisSession) tell(event error) {
 
 // failed logs why there is no connection, but not all the time.
 func (s *redisSession) failed(err error, mistaken bool) {
+	s.mu.Lock()
 	if s.running.Err() != nil {
+		if s.problem == nil { // what Start was at, when it had to end
+			s.problem = err
+		}
+		s.mu.Unlock()
 		return
 	}
-	s.mu.Lock()
 	now := time.Now()
 	quiet := !s.logged.IsZero() && now.Sub(s.logged) < redisLogEvery
 	if s.problem = err; !quiet {
@@ -384,8 +389,11 @@ func dialRedis(ctx context.Context, u *redisURL, addr string) (_ *redisConn, err
 			conn.Close()
 		}
 		var m *mistake
-		if ctx.Err() == nil && limited.Err() != nil && !errors.As(err, &m) {
-			text := "no answer within " + u.connectTimeout.String()
+		if limited.Err() != nil && !errors.As(err, &m) {
+			text := "no answer"
+			if ctx.Err() == nil {
+				text += " within " + u.connectTimeout.String()
+			}
 			if conn != nil && u.tls {
 				text += " (does it speak TLS on this port?)"
 			}
@@ -438,6 +446,14 @@ type closedError struct{ text string }
 func (e *closedError) Error() string { return e.text }
 func (e *closedError) Unwrap() error { return io.ErrUnexpectedEOF }
 
+// endOf puts the end of a connection into words.
+func endOf(err error) error {
+	if err == io.EOF {
+		return &closedError{"the server closed the connection"}
+	}
+	return explainTLS(err)
+}
+
 // explainTLS marks what is a mistake among the errors of a connection with
 // TLS: some of it shows only when the server is first read from.
 func explainTLS(err error) error {
@@ -480,20 +496,13 @@ func (c *redisConn) hello(u *redisURL) error {
 	for i := range asked {
 		err := c.reply()
 		switch {
-		case err == io.EOF && i == 0:
-			text := "it closed the connection without an answer"
-			if !u.tls {
-				text += " (does it want TLS, by rediss://?)"
-			}
-			return &closedError{text}
-		case err != nil:
-			var breach respError
-			if errors.As(err, &breach) {
-				return &mistake{err.Error(), nil}
-			}
-			if i == 0 && !u.tls && !errors.Is(err, os.ErrDeadlineExceeded) { // reset, that is
-				return &closedError{"it broke the connection off without an answer (does it want TLS, by rediss://?)"}
-			}
+		case errors.As(err, new(respError)):
+			return &mistake{err.Error(), nil}
+		case err == nil:
+		case i == 0 && !u.tls && !errors.Is(err, os.ErrDeadlineExceeded):
+			// So ends what Redis is told in plaintext where it expects TLS.
+			return &closedError{"it closed the connection without an answer (does it want TLS, by rediss://?)"}
+		default:
 			return err
 		}
 		root := c.in.values[0]
@@ -976,6 +985,11 @@ func (s *subscriber) await(ctx context.Context) {
 	s.mu.Lock()
 	inForce := s.inForce
 	s.mu.Unlock()
+	awaitClosed(ctx, inForce)
+}
+
+// awaitClosed waits for a receiver, no longer than receiverFirst.
+func awaitClosed(ctx context.Context, inForce <-chan struct{}) {
 	t := time.NewTimer(receiverFirst)
 	defer t.Stop()
 	select {

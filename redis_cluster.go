@@ -185,6 +185,9 @@ func (p *shardPublisher) Send(ctx context.Context, messages []Message) (lost int
 		if len(p.todo) == before && !moved && !p.pause(ctx) {
 			return lost + len(p.todo), &failure{"redis: send", ctx.Err()}
 		}
+		if len(p.todo) > 0 { // the subscriptions have lost their node too
+			p.session.receiver.await(ctx)
+		}
 	}
 	if lost == 0 {
 		problem = nil
@@ -281,7 +284,7 @@ func (p *shardPublisher) round(ctx context.Context, messages []Message) (lost in
 		}
 		c.buf, c.sent, c.ends = c.buf[:0], c.sent[:0], c.ends[:0]
 		if c.err != nil {
-			p.session.failed(&failure{"redis at " + addr, c.err}, false)
+			p.session.failed(&failure{"redis at " + addr, endOf(c.err)}, false)
 			p.release(c)
 			p.slots.gone(addr)
 		}
@@ -395,6 +398,8 @@ type shardSubscriber struct {
 	acked  map[string]struct{}
 	nodes  map[string]*shardNode // by address
 	ready  bool                  // Start knows
+
+	inForce chan struct{} // closed while all of wanted is acknowledged
 }
 
 // A shardNode subscribes to a node's channels.
@@ -405,7 +410,7 @@ type shardNode struct {
 }
 
 func newShardSubscriber(slots *slotMap) *shardSubscriber {
-	r := &shardSubscriber{slots: slots}
+	r := &shardSubscriber{slots: slots, inForce: make(chan struct{})}
 	r.stop()
 	return r
 }
@@ -415,6 +420,7 @@ func (r *shardSubscriber) Subscribe(channel string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.wanted[channel] = nil
+	r.lack(channel)
 	if r.session == nil {
 		return
 	}
@@ -442,7 +448,12 @@ func (r *shardSubscriber) Unsubscribe(channel string) {
 	delete(r.acked, channel)
 }
 
-func (r *shardSubscriber) await(context.Context) {}
+func (r *shardSubscriber) await(ctx context.Context) {
+	r.mu.Lock()
+	inForce := r.inForce
+	r.mu.Unlock()
+	awaitClosed(ctx, inForce)
+}
 
 func (r *shardSubscriber) start(s *redisSession) {
 	r.mu.Lock()
@@ -510,7 +521,7 @@ func (n *shardNode) run(s *redisSession) {
 		c, err := dialRedis(s.running, &s.redisURL, n.addr)
 		if err == nil {
 			s.hold(c)
-			err = &failure{"redis at " + c.addr, n.serve(s, c, up)}
+			err = &failure{"redis at " + c.addr, endOf(n.serve(s, c, up))}
 			s.drop(c)
 		}
 		var m *mistake
@@ -526,13 +537,36 @@ func (n *shardNode) run(s *redisSession) {
 	}
 }
 
-// check tells Start once all is acknowledged.
+// check looks whether all is acknowledged, and tells Start, once.
 func (r *shardSubscriber) check() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.ready && r.session != nil && len(r.acked) == len(r.wanted) {
+	if len(r.acked) < len(r.wanted) {
+		return
+	}
+	if !isClosed(r.inForce) {
+		close(r.inForce)
+	}
+	if !r.ready && r.session != nil {
 		r.ready = true
 		r.session.tell(nil)
+	}
+}
+
+// lack takes note of a subscription that isn't in force. mu is held.
+func (r *shardSubscriber) lack(channel string) {
+	delete(r.acked, channel)
+	if isClosed(r.inForce) {
+		r.inForce = make(chan struct{})
+	}
+}
+
+func isClosed(c chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -567,6 +601,7 @@ func (n *shardNode) scatter() {
 	}
 	for channel, node := range n.of.wanted {
 		if node == n {
+			n.of.lack(channel)
 			n.Unsubscribe(channel)
 			n.of.assign(channel)
 		}

@@ -46,6 +46,10 @@ func (s *redisSession) dialSentinel(ctx context.Context, addr string) (*redisCon
 // master asks a sentinel for the address of the master called name.
 func (c *redisConn) master(ctx context.Context, name string) (addr string, err error) {
 	if err := c.ask(ctx, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", name); err != nil {
+		var answer serverError
+		if errors.As(err, &answer) && !answer.passes() {
+			err = &mistake{"it is no sentinel, or refuses to be asked", err}
+		}
 		return "", &failure{"sentinel at " + c.addr, err}
 	}
 	values := c.in.values

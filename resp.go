@@ -193,7 +193,7 @@ func typeByteProblem(in []byte) (problem string) {
 	switch in[0] {
 	case '+', '-', ':', '$', '*', '_', '#', ',', '(', '!', '=', '%', '~', '>', '|':
 		return ""
-	case 'H': // HTTP/1.1
+	case 'H', '<': // HTTP/1.1, or the page that some send without a header
 		return "it speaks HTTP, not Redis's protocol"
 	case 0x15, 0x16: // the record types alert and handshake: RFC 8446, section 5.1
 		return "it speaks TLS: the URL must begin with rediss://"
