@@ -1301,3 +1301,38 @@ func TestServerGarbage(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 }
+
+// A bus that has nothing to say asks now and then whether the server is there,
+// whatever it is subscribed to, and takes the answer for one.
+func TestServerIdle(t *testing.T) {
+	noLeaks(t)
+	s := newServer(t)
+	pings := func() (n int) {
+		for line := range strings.Lines(s.do("INFO", "commandstats").(string)) {
+			if rest, ok := strings.CutPrefix(line, "cmdstat_ping:calls="); ok {
+				fmt.Sscan(strings.Split(rest, ",")[0], &n)
+			}
+		}
+		return n
+	}
+	for _, protocol := range []string{"2", "3"} {
+		b := &Bus{URL: s.url("", "health_check_interval=0.02&protocol="+protocol), Logger: noWarnings{t}}
+		start(t, b)
+		idle := func(what string) {
+			t.Helper()
+			before := pings()
+			until(t, "PINGs "+what, func() bool { return pings() > before+10 })
+		}
+		idle("with no subscription")
+		heard := make(chan int, 1)
+		subscription := SubscribeOn(b, func(_ context.Context, e tick) error { heard <- e.N; return nil })
+		idle("with one")
+		publish(t, b, tick{N: 7})
+		await(t, heard)
+		subscription.Unsubscribe()
+		idle("with none again")
+		if s := b.Stats(); s.Reconnects != 0 || s.Unsent != 0 {
+			t.Errorf("%+v", s)
+		}
+	}
+}
