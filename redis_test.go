@@ -367,6 +367,8 @@ func TestServerKilled(t *testing.T) {
 	r := startRig(t, s, s.url("", ""))
 	s.kill()
 	r.during()
+	// Long enough that pauses between attempts are as long as they get.
+	until(t, "16 attempts", func() bool { return len(r.log.with("refused")) >= 16 })
 	r.back(s.run())
 }
 
@@ -1001,6 +1003,25 @@ func TestServerStalled(t *testing.T) {
 	if err := r.stopWithin(200 * time.Millisecond); err == nil || !strings.Contains(err.Error(), "abandoned 100 unsent messages") {
 		t.Errorf("Stop, with 100 events nobody has taken: %v", err)
 	}
+}
+
+// Nor is there a write that Stop waits for.
+func TestServerStalledAtStop(t *testing.T) {
+	noLeaks(t)
+	s := newServer(t)
+	p := newProxy(t, s)
+	r := newRig(t, s, p.url("socket_timeout=30&health_check_interval=30"))
+	r.Backlog = 64 << 20
+	start(t, r.Bus)
+	r.exchange()
+	p.set(stalled, stalled)
+	big := Raw{Name: "Big", JSON: []byte(`{"text":"` + strings.Repeat("x", 15<<20) + `"}`)} // over what sockets hold
+	publish(t, r.Bus, big)
+	publish(t, r.Bus, big)
+	if err := r.stopWithin(200 * time.Millisecond); err == nil || !strings.Contains(err.Error(), "abandoned 2 unsent messages") {
+		t.Errorf("Stop, with two events nobody has taken: %v", err)
+	}
+	r.addsUp()
 }
 
 // The two connections live apart: one that is silent is replaced, and the
