@@ -38,10 +38,13 @@
 //
 // # What is guaranteed
 //
-// A bus delivers each event at most once, its own included. Events of one
-// publisher reach a subscription in the order they were published. Nothing is
-// lost silently: what cannot be delivered is an error to the caller or a
-// number in [Stats].
+// A bus delivers each event at most once, its own included. A subscription
+// handles events in the order they arrive: for one publisher, that is the order
+// of publishing, unless the network turns datagrams around.
+//
+// Nothing is lost silently: what cannot be delivered is an error to the caller
+// or a number in [Stats]. What the network loses, a receiver can only tell by
+// what comes after it, and of Python's messages not at all.
 package autobus
 
 import (
@@ -78,7 +81,7 @@ var (
 	ErrStopped = errors.New("autobus: the bus is stopped")
 
 	// ErrTooLarge is returned by Publish for a message over the transport's
-	// limit. The error's text gives both sizes.
+	// limit, or over the whole [Bus.Backlog]. The error's text gives both sizes.
 	ErrTooLarge = errors.New("autobus: message too large")
 
 	// ErrBacklog is returned by Publish when the bus already holds all the
@@ -88,8 +91,8 @@ var (
 
 // An Event is a value that travels on a bus.
 type Event interface {
-	// Type is the event's name on the wire. It is not empty, "*", or longer
-	// than a name: it has no ':'. It must not depend on the event's fields.
+	// Type is the event's name on the wire: valid UTF-8, not empty, not "*",
+	// and without a ':'. It must not depend on the event's fields.
 	Type() string
 
 	// Marshal writes the event's fields.
@@ -167,6 +170,11 @@ func Subscribe[T any, P EventPtr[T]](handle func(context.Context, T) error, opts
 	return SubscribeOn[T, P](Default, handle, opts...)
 }
 
+// Schedule adds a job to the [Default] bus; see [Bus.Schedule].
+func Schedule(r Recurrence, fn func(context.Context) error) (*Job, error) {
+	return Default.Schedule(r, fn)
+}
+
 // Start starts the [Default] bus; see [Bus.Start].
 func Start(ctx context.Context) error { return Default.Start(ctx) }
 
@@ -183,16 +191,47 @@ type Bus struct {
 	// URL chooses the transport; [DefaultURL] if empty.
 	//
 	//	udp://239.255.0.1:5000   UDP multicast, any IPv4 or IPv6 group
-	//	redis://host:6379        Redis pub/sub
+	//	redis://host:6379        Redis pub/sub, or what else speaks its protocol
 	//	mem://name               the buses of this process that name it
 	//
 	// The options of udp are, as in udp://239.255.0.1:5000?ttl=4&rcvbuf=8388608:
 	//
 	//	interface=eth0,wlan0   join and send on these alone; default: join all
 	//	                       that are up, send by the routing table
-	//	ttl=1                  routers that a datagram may cross, 0 to 255
+	//	ttl=1                  networks that a datagram may reach, one after the
+	//	                       other: 0 (this host) to 255
 	//	loopback=1             whether processes on this host hear it
 	//	rcvbuf=4194304         bytes of receive buffer to ask the system for
+	//
+	// The URLs of Redis, where valkey and valkeys are redis and rediss, and
+	// a password with one of / ? # has it percent-encoded:
+	//
+	//	redis://user:password@host:6379   port 6379 and localhost are the defaults
+	//	redis://host1,host2:7000          tried in turn; the nodes of a Redis Cluster
+	//	rediss://host                     TLS
+	//	unix:///run/redis.sock            a Unix socket
+	//	redis+sentinel://s1,s2/mymaster   the master that Sentinel names; rediss+sentinel has TLS
+	//
+	// A database's number, as in redis://host/1, is taken and means nothing:
+	// pub/sub is the same in all. The options are those of Python's redis
+	// package, times in seconds:
+	//
+	//	username=, password=       instead of those before the host
+	//	client_name=               as CLIENT LIST shows it
+	//	protocol=2                 or 3: the version of RESP
+	//	socket_timeout=5           to answer, or to read on
+	//	socket_connect_timeout=5   to connect and subscribe; default: socket_timeout
+	//	health_check_interval=10   of silence before a PING; 0: none
+	//	ssl_cert_reqs=required     or none: any certificate will do
+	//	ssl_check_hostname=true    whether the certificate must be the host's
+	//	ssl_ca_certs=              file of authorities; default: the system's
+	//	ssl_certfile=, ssl_keyfile=  files of the client's certificate and its key
+	//
+	// and these of our own:
+	//
+	//	ssl_server_name=           the name in the certificate, if not the host
+	//	sharded=1                  a Redis Cluster's SPUBLISH and SSUBSCRIBE
+	//	sentinel_username=, sentinel_password=
 	URL string
 
 	// Namespace keeps buses on one transport apart: an event is received only
@@ -226,6 +265,8 @@ type Bus struct {
 
 	table  sync.RWMutex     // guards topics
 	topics map[string]topic // by type name; all types by "*"
+
+	scheduler Scheduler
 
 	workers atomic.Int64  // goroutines that handle events
 	quiet   chan struct{} // has room for one; told when workers falls to 0
@@ -299,9 +340,15 @@ type outbox struct {
 	bytes    int               // of payloads here and on their way
 	idle     bool              // the writer waits for wake
 	wake     chan struct{}     // has room for one
-	progress chan struct{}     // closed when the writer has got on, for Flush
+	waiting  []flush           // calls of Flush
 
 	published, sent, unsent uint64 // messages taken, handed on, lost
+}
+
+// A flush waits until so many messages are handed on or lost.
+type flush struct {
+	target uint64
+	done   chan struct{} // closed then
 }
 
 // A batch is messages that go to the transport at once.
@@ -358,7 +405,7 @@ func (o *outbox) channel(name string) string {
 
 func (b *Bus) enqueue(name string, payload []byte) error {
 	limit := b.Backlog
-	if limit == 0 {
+	if limit <= 0 { // below, Start says that it's a mistake
 		limit = defaultBacklog
 	}
 	o := &b.out
@@ -382,9 +429,15 @@ func (b *Bus) enqueue(name string, payload []byte) error {
 			}
 		}
 	}
+	if len(payload) > limit {
+		return &failure{
+			text:  "event " + name + " has " + strconv.Itoa(len(payload)) + " bytes, and the whole backlog " + strconv.Itoa(limit),
+			cause: ErrTooLarge,
+		}
+	}
 	if o.bytes+len(payload) > limit {
 		return &failure{
-			text:  "event " + name + " of " + strconv.Itoa(len(payload)) + " bytes, with " + strconv.Itoa(o.bytes) + " unsent and at most " + strconv.Itoa(limit),
+			text:  "event " + name + " has " + strconv.Itoa(len(payload)) + " bytes, and " + strconv.Itoa(o.bytes) + " of at most " + strconv.Itoa(limit) + " are unsent",
 			cause: ErrBacklog,
 		}
 	}
@@ -465,7 +518,10 @@ func (b *Bus) send(s *session, batch *batch, messages []Message) []Message {
 	}
 	o.mu.Unlock()
 
-	lost, err := s.transport.Send(s.send, messages)
+	lost, err := len(messages), s.send.Err()
+	if err == nil {
+		lost, err = s.transport.Send(s.send, messages)
+	}
 
 	o.mu.Lock()
 	o.bytes -= len(batch.payloads)
@@ -476,10 +532,13 @@ func (b *Bus) send(s *session, batch *batch, messages []Message) []Message {
 		batch.payloads, batch.messages = batch.payloads[:0], batch.messages[:0]
 		o.spare = append(o.spare, batch)
 	}
-	if o.progress != nil {
-		close(o.progress)
-		o.progress = nil
-	}
+	o.waiting = slices.DeleteFunc(o.waiting, func(f flush) bool {
+		over := f.target <= o.sent+o.unsent
+		if over {
+			close(f.done)
+		}
+		return over
+	})
 	o.mu.Unlock()
 	if err != nil && s.send.Err() == nil && b.sendLog.ok(time.Now()) {
 		s.log.Error("autobus: messages could not be sent", "lost", lost, "error", err)
@@ -489,27 +548,26 @@ func (b *Bus) send(s *session, batch *batch, messages []Message) []Message {
 }
 
 // Flush waits until the transport has handed on all that was published before
-// the call (Redis: until the server has answered), or ctx ends. What was lost
-// on the way is counted in [Stats]. Before Start there is nothing to wait for
-// but Start itself.
+// the call (to a server: until it has answered), or ctx ends. It returns nil
+// also for messages that could not be sent; Unsent in [Stats] counts those.
+// Before Start, it waits for that too.
 func (b *Bus) Flush(ctx context.Context) error {
 	o := &b.out
 	o.mu.Lock()
-	target := o.published
-	for o.sent+o.unsent < target {
-		if o.progress == nil {
-			o.progress = make(chan struct{})
-		}
-		progress := o.progress
+	if f := (flush{o.published, make(chan struct{})}); f.target > o.sent+o.unsent {
+		o.waiting = append(o.waiting, f)
 		o.mu.Unlock()
 		select {
-		case <-progress:
+		case <-f.done:
 		case <-ctx.Done():
+			o.mu.Lock()
+			o.waiting = slices.DeleteFunc(o.waiting, func(other flush) bool { return other == f })
+			o.mu.Unlock()
 			return &failure{text: "Flush", cause: ctx.Err()}
 		}
-		o.mu.Lock()
+	} else {
+		o.mu.Unlock()
 	}
-	o.mu.Unlock()
 	b.mu.Lock()
 	s := b.session
 	b.mu.Unlock()
@@ -563,7 +621,7 @@ func (b *Bus) Start(ctx context.Context) error {
 	if err == nil && b.state == starting {
 		b.state = running
 		go b.write(s)
-		return nil
+		return b.scheduler.start(s.handlers, s.log)
 	}
 	if err == nil { // Stop came too late to interrupt it
 		t.Close()
@@ -634,18 +692,18 @@ func (b *Bus) end(s *session) {
 	close(b.ended)
 }
 
-// Stop ends what Start began, in good order: it sends what is pending, stops
-// receiving, lets handlers finish what was received, sends what they published
-// and closes the transport. When ctx ends first, it cancels the handlers'
-// contexts, and its error says how many messages, events and handlers it
+// Stop ends what Start began, in good order: it lets running jobs finish, sends
+// what is pending, stops receiving, lets handlers finish what was received,
+// sends what they published and closes the transport. When ctx ends first, it
+// cancels the contexts of jobs and handlers, and its error says what it
 // abandoned. Afterwards no goroutine of the bus is left but those of abandoned
-// handlers. Stopping a bus that isn't started does nothing.
+// handlers and jobs. Stopping a bus that isn't started does nothing.
 //
-// A handler must not wait for Stop, which waits for the handler: called with
-// the context that a handler was given, Stop returns an error at once.
+// A handler or job must not wait for Stop, which waits for it: called with the
+// context that one was given, Stop returns an error at once.
 func (b *Bus) Stop(ctx context.Context) error {
 	if caller, _ := ctx.Value(handlerKey{}).(*Bus); caller == b {
-		return &failure{text: "Stop: called from a handler, which it would wait for; use another goroutine and context"}
+		return &failure{text: "Stop: called from a handler or job, which it would wait for; use another goroutine and context"}
 	}
 	b.mu.Lock()
 	s, ended := b.session, b.ended
@@ -669,7 +727,8 @@ func (b *Bus) Stop(ctx context.Context) error {
 	b.state = stopping
 	b.mu.Unlock()
 
-	b.Flush(ctx) // its one error is ctx's, which shows below
+	jobs := b.scheduler.stop(ctx)
+	b.Flush(ctx) // an error of it shows below again
 	b.refuse(s)
 
 	var queued, handlers int
@@ -709,12 +768,24 @@ func (b *Bus) Stop(ctx context.Context) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.end(s)
-	if queued+handlers+unsent > 0 {
-		return &failure{
-			text: "Stop: abandoned " + strconv.Itoa(unsent) + " unsent messages, " + strconv.Itoa(queued) +
-				" received events and " + strconv.Itoa(handlers) + " running handlers",
-			cause: err,
+	if queued+handlers+unsent > 0 || jobs != "" {
+		var left []string
+		for _, what := range []struct {
+			n     int
+			thing string
+		}{{unsent, "unsent message"}, {queued, "received event"}, {handlers, "running handler"}} {
+			switch what.n {
+			case 0:
+			case 1:
+				left = append(left, "1 "+what.thing)
+			default:
+				left = append(left, strconv.Itoa(what.n)+" "+what.thing+"s")
+			}
 		}
+		if jobs != "" {
+			left = append(left, "running jobs ("+jobs+")")
+		}
+		return &failure{text: "Stop: abandoned " + strings.Join(left, ", "), cause: err}
 	}
 	if err != nil && ctx.Err() == nil {
 		return &failure{text: "Stop", cause: err}
@@ -739,6 +810,14 @@ func (b *Bus) Run(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
 	return b.Stop(ctx)
+}
+
+// Schedule has fn run at the times of r while the bus is started, as
+// [Scheduler.Schedule] does, with a context like a handler's. It works before,
+// during and after Start. An error that fn returns, or its panic, is logged and
+// counted, and the job goes on; [ErrCancelJob] ends it.
+func (b *Bus) Schedule(r Recurrence, fn func(context.Context) error) (*Job, error) {
+	return b.scheduler.Schedule(r, fn)
 }
 
 // A Subscription is a handler's place on a bus.
@@ -796,7 +875,8 @@ const (
 	// DropOldest drops the event that has waited longest. It is counted in Stats.
 	DropOldest
 	// Block makes the bus wait for room, and with it all its subscriptions:
-	// what comes meanwhile waits in the network, which may drop it.
+	// what comes meanwhile waits in the network, which may drop it. Over
+	// mem:// it waits in the backlogs of the buses that publish.
 	Block
 )
 
@@ -967,10 +1047,10 @@ func (s *Subscription) push(ctx context.Context, session *session, m message) {
 	for !s.gone && s.count > 0 && (s.count >= s.limit || s.bytes+len(m.text) > maxQueue) {
 		switch {
 		case s.overflow == DropOldest:
-			s.pop()
-			s.bus.discard(session.log, overflowed, m.name, 0, nil)
+			oldest := s.pop()
+			s.bus.discard(session.log, overflowed, oldest.name, len(oldest.text), nil)
 		case s.overflow == DropNewest:
-			s.bus.discard(session.log, overflowed, m.name, 0, nil)
+			s.bus.discard(session.log, overflowed, m.name, len(m.text), nil)
 			return
 		case session.over.Load() || ctx.Err() != nil:
 			s.bus.discarded[abandoned].Add(1)
@@ -1166,17 +1246,20 @@ func decodeEvent(name, text string, v Unmarshaler) (cause, error) {
 }
 
 // discard counts a message that is dropped, and logs it if the last such line
-// is a second old. No text of the message goes into the log: anyone may have
-// written it.
+// is a second old. No text of the message goes into the log, since anyone may
+// have written it: of an error only what the program itself said.
 func (b *Bus) discard(log Logger, why cause, name string, size int, err error) {
 	b.discarded[why].Add(1)
 	if !b.discardLog[why].ok(time.Now()) {
 		return
 	}
 	args := []any{"type", clip(name), "bytes", size, "dropped", b.discarded[why].Load()}
-	if e, ok := err.(*decodeError); ok && e.cause == nil {
+	switch e, ok := err.(*decodeError); {
+	case ok && e.cause == nil:
 		args = append(args, "offset", e.offset, "problem", e.problem)
-	} else if err != nil && why == invalid {
+	case ok:
+		args = append(args, "offset", e.offset, "error", e.cause)
+	case why == invalid:
 		args = append(args, "error", err)
 	}
 	log.Warn("autobus: dropped "+causeText[why], args...)
@@ -1186,7 +1269,7 @@ func (b *Bus) discard(log Logger, why cause, name string, size int, err error) {
 type Stats struct {
 	Published uint64 // messages that Publish took
 	Sent      uint64 // of these, handed on by the transport
-	Unsent    uint64 // of these, lost: the transport could not send them, or Stop abandoned them
+	Unsent    uint64 // of these, lost: not sent, refused by the server or not answered, or abandoned by Stop
 	Backlog   int    // bytes of payload that wait to be sent
 
 	Received  uint64 // messages that came in for at least one subscription
@@ -1201,7 +1284,11 @@ type Stats struct {
 	DroppedOverflow  uint64 // a subscription's queue had no room: once a subscription
 	DroppedAbandoned uint64 // still queued at Unsubscribe, or when Stop ran out of time
 
-	Lost       uint64 // messages that gaps in their senders' sequences show to be missing
+	JobRuns    uint64 // runs of scheduled jobs that began
+	JobsFailed uint64 // of these, those that ended with an error or a panic
+	JobsMissed uint64 // times without a run of their own; see [Job.Skipped]
+
+	Lost       uint64 // messages of any type that gaps in Go senders' sequences show to be missing; less again when one comes late
 	Duplicates uint64 // copies of a message that came by more than one way, dropped
 	Reconnects uint64 // times that a connection to a server was made anew
 }
@@ -1221,6 +1308,9 @@ func (b *Bus) Stats() Stats {
 	s.Sent = b.out.sent - min(s.Unsent, b.out.sent) // what the transport lost later isn't sent
 	s.Unsent += b.out.unsent
 	b.out.mu.Unlock()
+	b.scheduler.mu.Lock()
+	s.JobRuns, s.JobsFailed, s.JobsMissed = b.scheduler.stats.runs, b.scheduler.stats.failed, b.scheduler.stats.skipped
+	b.scheduler.mu.Unlock()
 	s.Received, s.Delivered, s.Handled, s.Failed = b.received.Load(), b.delivered.Load(), b.handled.Load(), b.failed.Load()
 	s.DroppedMalformed += b.discarded[malformed].Load()
 	s.DroppedType += b.discarded[wrongType].Load()
@@ -1245,13 +1335,15 @@ type Transport interface {
 	// an error it has left nothing behind, and Close is not called.
 	//
 	// From then until Close, the transport calls receive for every message on
-	// a subscribed channel, once, in the order it arrives. receive keeps
-	// neither slice and is safe for concurrent use. Where a subscription asks
-	// for it (see [Block]) it waits for room in a queue, or until ctx ends.
+	// a subscribed channel, this bus's own included, once, in the order it
+	// arrives. receive keeps neither slice and is safe for concurrent use.
+	// Where a subscription asks for it (see [Block]) it waits for room in a
+	// queue, or until its ctx ends: give it one that Close cancels.
 	Start(ctx context.Context, receive func(ctx context.Context, channel, payload []byte), log Logger) error
 
 	// Subscribe asks for a channel's messages from now on, and Unsubscribe
-	// ends that. Neither blocks. A channel that ends in ":*" stands for every
+	// ends that; each is called once, however many subscriptions the bus has.
+	// Neither blocks. A channel that ends in ":*" stands for every
 	// channel that has a non-empty name without a ':' in the place of the
 	// '*'; a message that matches both ways is received once all the same.
 	Subscribe(channel string)
@@ -1264,8 +1356,8 @@ type Transport interface {
 	// Send hands on messages in order, in as few system calls as it can, and
 	// returns how many of them were lost and why. While the transport is
 	// disconnected it waits; when ctx ends, what is not sent yet is lost. It
-	// keeps nothing of the slice. It may find a message over the limit, which
-	// is lost.
+	// keeps neither the slice nor the payloads. It may find a message over the
+	// limit, which is lost.
 	Send(ctx context.Context, messages []Message) (lost int, err error)
 
 	// Flush waits until every message that Send has taken is out of the

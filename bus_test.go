@@ -72,7 +72,7 @@ func await[T any](t testing.TB, c <-chan T) (v T) {
 
 // memBus returns a bus of the test's own, not started, which logs to the test.
 func memBus(t testing.TB) *Bus {
-	return &Bus{URL: "mem://" + strings.ReplaceAll(t.Name(), "/", "."), Logger: testLogger(t, slog.LevelError+1)}
+	return &Bus{URL: "mem://" + t.Name(), Logger: testLogger(t, slog.LevelError+1)}
 }
 
 func testLogger(t testing.TB, level slog.Level) *slog.Logger {
@@ -332,7 +332,7 @@ func TestStopAbandons(t *testing.T) {
 	ctx, cancel := context.WithCancel(background)
 	cancel()
 	err := b.Stop(ctx)
-	if !errors.Is(err, context.Canceled) || err.Error() != "autobus: Stop: abandoned 0 unsent messages, 3 received events and 1 running handlers: context canceled" {
+	if !errors.Is(err, context.Canceled) || err.Error() != "autobus: Stop: abandoned 3 received events, 1 running handler: context canceled" {
 		t.Errorf("got %v", err)
 	}
 	if s := b.Stats(); s.DroppedAbandoned != 3 {
@@ -645,11 +645,12 @@ func TestMistakes(t *testing.T) {
 		{started.Start(background), "autobus: Start: the bus is started already"},
 		{(&Bus{URL: "host:5000"}).Start(background), "autobus: the URL has no scheme: want udp://group:port or mem://name"},
 		{(&Bus{URL: "carrier-pigeon://coop"}).Start(background), `autobus: URL scheme "carrier-pigeon" is unknown: want udp://group:port or mem://name`},
-		{(&Bus{URL: "mem://"}).Start(background), `autobus: URL "mem://": want mem://name, a name without / ? # @`},
+		{(&Bus{URL: "mem://"}).Start(background), `autobus: URL "mem://": want mem://name, with any name`},
 		{(&Bus{Namespace: "\xff"}).Start(background), `autobus: the namespace "\xff" isn't valid UTF-8`},
 		{(&Bus{Backlog: -1}).Start(background), "autobus: Backlog is -1, want a number of bytes, or 0 for 8 MiB"},
 		{small.Publish(tick{}), "autobus: event Tick takes 28 bytes, and the transport at most 20: message too large"},
-		{full.Publish(tick{N: 10}), "autobus: event Tick of 29 bytes, with 28 unsent and at most 56: backlog full"},
+		{full.Publish(tick{N: 10}), "autobus: event Tick has 29 bytes, and 28 of at most 56 are unsent: backlog full"},
+		{full.Publish(Raw{"Tick", []byte(`{"s":"0123456789012345678901234567890123456789"}`)}), "autobus: event Tick has 62 bytes, and the whole backlog 56: message too large"},
 		{started.Publish(nil), "autobus: the event is nil"},
 		{started.Publish(Raw{}), `autobus: event type "" is empty`},
 		{started.Publish(Raw{Name: "a:b"}), `autobus: event type "a:b" has a ':', which ends a namespace`},
@@ -838,13 +839,46 @@ func TestStopAbandonsUnsent(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(background)
 	cancel()
-	if err := b.Stop(ctx); err == nil || !strings.Contains(err.Error(), "abandoned 3 unsent messages, 0 received events and 0 running handlers") {
+	if err := b.Stop(ctx); err == nil || !strings.Contains(err.Error(), "abandoned 3 unsent messages: context canceled") {
 		t.Error(err)
 	}
 	if s := b.Stats(); s.Unsent != 3 {
 		t.Errorf("%+v", s)
 	}
 }
+
+// Stop keeps to its context even when the transport doesn't look at its own.
+func TestStopInTime(t *testing.T) {
+	sending, result := make(chan int), make(chan int)
+	b := &Bus{Transport: &fakeTransport{send: func(_ context.Context, messages []Message) (int, error) {
+		sending <- len(messages)
+		<-result
+		return 0, nil
+	}}}
+	if err := b.Start(background); err != nil {
+		t.Fatal(err)
+	}
+	for range 10 * batchSize / 28 {
+		publish(t, b, tick{})
+	}
+	first := await(t, sending)
+	ctx, cancel := context.WithCancel(background)
+	cancel()
+	stopped := make(chan error, 1)
+	go func() { stopped <- b.Stop(ctx) }()
+	for b.lastSession().send.Err() == nil {
+		runtime.Gosched()
+	}
+	close(result)
+	if err := await(t, stopped); err == nil {
+		t.Error("nothing was abandoned")
+	}
+	if s := b.Stats(); s.Sent != uint64(first) || s.Sent+s.Unsent != s.Published {
+		t.Errorf("%+v", s)
+	}
+}
+
+func (b *Bus) lastSession() *session { return b.latest.Load() }
 
 // Run gives what is under way ten seconds.
 func TestRun(t *testing.T) {
@@ -874,6 +908,67 @@ func TestRun(t *testing.T) {
 	})
 }
 
+// A bus runs its jobs from Start to Stop, and again.
+func TestBusSchedule(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := memBus(t)
+		var got []int
+		SubscribeOn(b, func(_ context.Context, e tick) error { got = append(got, e.N); return nil })
+		n := 0
+		if _, err := b.Schedule(Every(1).Second(), func(ctx context.Context) error {
+			if err := b.Stop(ctx); err == nil {
+				t.Error("Stop from a job")
+			}
+			n++
+			return b.Publish(tick{N: n})
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.Schedule(Every(0).Seconds(), func(context.Context) error { return nil }); err == nil {
+			t.Error("no error for a bad recurrence")
+		}
+		time.Sleep(time.Minute) // of the bubble's own time: nothing runs before Start
+		for range 2 {
+			before := n
+			if err := b.Start(background); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(3500 * time.Millisecond)
+			if err := b.Stop(background); err != nil {
+				t.Fatal(err)
+			}
+			if ran := n - before; ran < 4 || ran > 5 { // one for all that were missed, and one each second
+				t.Errorf("%d runs in 3.5 s", ran)
+			}
+			time.Sleep(time.Minute)
+		}
+		if s := b.Stats(); len(got) != n || s.JobRuns != uint64(n) || s.JobsFailed != 0 {
+			t.Errorf("%d runs, handled %v: %+v", n, got, s)
+		}
+
+		release := make(chan struct{})
+		job, err := b.Schedule(Every(1).Second(), func(context.Context) error { <-release; return errors.New("late") })
+		if err != nil {
+			t.Fatal(err)
+		}
+		job.Tag("stuck")
+		if err := b.Start(background); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(1500 * time.Millisecond)
+		ctx, cancel := context.WithTimeout(background, time.Second)
+		defer cancel()
+		if err := b.Stop(ctx); !errors.Is(err, context.DeadlineExceeded) || !strings.HasSuffix(err.Error(), "abandoned running jobs (every second [stuck]): context deadline exceeded") {
+			t.Error(err)
+		}
+		close(release)
+		synctest.Wait()
+		if s := b.Stats(); s.JobsFailed != 1 {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
 // The package's functions are those of Default, whose zero value is ready.
 func TestDefault(t *testing.T) {
 	old := Default
@@ -885,6 +980,9 @@ func TestDefault(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := Publish(&tick{N: 5}); err != nil || await(t, got) != 5 {
+		t.Error(err)
+	}
+	if job, err := Schedule(Every(1).Hour(), func(context.Context) error { return nil }); err != nil || job.Next().IsZero() {
 		t.Error(err)
 	}
 	ctx, cancel := context.WithCancel(background)
@@ -988,9 +1086,9 @@ func BenchmarkPublishUDP(b *testing.B) {
 	})
 	b.Run("bare", func(b *testing.B) {
 		s := &multicastSession{multicast: m}
-		cards, err := s.cards()
-		if err != nil || len(cards) != 1 {
-			b.Fatal(cards, err)
+		cards := s.cards()
+		if len(cards) != 1 {
+			b.Fatal(cards)
 		}
 		conn, err := s.dial(cards[0])
 		if err != nil {

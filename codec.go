@@ -28,7 +28,8 @@ type Marshaler interface {
 
 // An Unmarshaler reads one JSON value, most often an object by ranging over
 // [Decoder.Fields]. The error it returns, usually d.Err(), refuses the event;
-// an error that d met counts even if it is not returned.
+// an error that d met counts even if it is not returned. To refuse a field,
+// call [Decoder.Fail] inside the loop: then the error names it.
 type Unmarshaler interface {
 	Unmarshal(d *Decoder) error
 }
@@ -86,13 +87,16 @@ type Encoder struct {
 	objects [maxDepth/64 + 1]uint64 // bit d is set where the container at depth d is an object
 	isEvent bool
 	err     error
+
+	head     []byte // what the payload of an event of headType begins with
+	headType []byte
 }
 
 // An expectation is what an Encoder has to write next.
 type expectation uint8
 
 const (
-	expectNothing expectation = iota // the text is complete
+	expectNothing expectation = iota // the text is complete, or there was an error
 	expectKey                        // in an object: a key, or its end
 	expectValue                      // after a key
 	expectElem                       // in an array: an element, or its end
@@ -106,12 +110,16 @@ func (e *Encoder) event(ev Event) (name string, err error) {
 		return "", &failure{text: "the event is nil"}
 	}
 	name = ev.Type()
-	if problem := typeProblem(name); problem != "" {
-		return name, &failure{text: "event type " + strconv.Quote(name) + " " + problem}
+	if string(e.headType) != name || name == "" {
+		if problem := typeProblem(name); problem != "" {
+			return name, &failure{text: "event type " + strconv.Quote(name) + " " + problem}
+		}
+		e.head = appendQuoted(append(e.head[:0], `{"type":`...), name)
+		e.headType = append(e.headType[:0], name...)
 	}
-	e.expects, e.depth, e.floor, e.err, e.isEvent = expectValue, 0, 0, nil, false
-	e.BeginObject().Key("type").String(name)
-	e.isEvent = true
+	e.buf = append(e.buf, e.head...)
+	e.expects, e.depth, e.floor, e.isEvent, e.err = expectKey, 1, 0, true, nil
+	e.objects[0] |= 1 << 1
 	e.fields(ev)
 	e.EndObject()
 	if e.err != nil {
@@ -123,31 +131,48 @@ func (e *Encoder) event(ev Event) (name string, err error) {
 // Key writes a field's name; its value must follow. The name "type" is taken
 // on an event's top level: it carries [Event.Type].
 func (e *Encoder) Key(name string) *Encoder {
-	if e.err != nil {
-		return e
+	if e.expects != expectKey || name == "type" && e.depth == 1 && e.isEvent {
+		return e.refuseKey(name)
 	}
-	if e.expects != expectKey {
-		return e.misuse("Key(" + strconv.Quote(name) + ") where a value belongs")
+	buf := e.buf
+	if buf[len(buf)-1] != '{' {
+		buf = append(buf, ',', '"')
+	} else {
+		buf = append(buf, '"')
 	}
-	if e.isEvent && e.depth == 1 && name == "type" {
-		return e.Fail(errors.New(`field "type" is taken: it carries the event's type`))
+	if isPlain(name) {
+		buf = append(buf, name...)
+	} else {
+		buf = appendEscaped(buf, name)
 	}
-	if e.buf[len(e.buf)-1] != '{' {
-		e.buf = append(e.buf, ',')
-	}
-	e.buf = append(appendQuoted(e.buf, name), ':')
+	e.buf = append(buf, '"', ':')
 	e.expects = expectValue
 	return e
 }
 
+// refuseKey says why Key may not write name. It is apart to keep Key short.
+func (e *Encoder) refuseKey(name string) *Encoder {
+	if e.expects == expectKey {
+		return e.Fail(errors.New(`field "type" is taken: it carries the event's type`))
+	}
+	if e.expects == expectValue {
+		return e.misuse("Key(" + strconv.Quote(name) + ") where the value of " + e.lastKey() + " belongs")
+	}
+	return e.misuse("Key(" + strconv.Quote(name) + ") outside an object")
+}
+
+// lastKey returns the key that was just written, in its quotes.
+func (e *Encoder) lastKey() string {
+	quoted := strings.TrimSuffix(string(e.buf), ":")
+	return quoted[strings.LastIndexByte(quoted[:len(quoted)-1], '"'):]
+}
+
 // value makes room for a value, and reports whether one may stand here.
 func (e *Encoder) value() bool {
-	switch {
-	case e.err != nil:
-		return false
-	case e.expects == expectValue:
+	switch e.expects {
+	case expectValue:
 		e.expects = expectKey
-	case e.expects == expectElem:
+	case expectElem:
 		if e.buf[len(e.buf)-1] != '[' {
 			e.buf = append(e.buf, ',')
 		}
@@ -158,6 +183,7 @@ func (e *Encoder) value() bool {
 	return true
 }
 
+// misuse fails, unless an error before is the reason why nothing is expected.
 func (e *Encoder) misuse(what string) *Encoder {
 	return e.Fail(errors.New("Marshal: " + what))
 }
@@ -217,9 +243,15 @@ func (e *Encoder) String(v string) *Encoder {
 
 // Strings writes an array of strings; nil is an empty one.
 func (e *Encoder) Strings(v []string) *Encoder {
-	e.BeginArray()
-	for _, s := range v {
-		e.String(s)
+	if e.BeginArray(); e.err == nil {
+		buf := e.buf
+		for i, s := range v {
+			if i > 0 {
+				buf = append(buf, ',')
+			}
+			buf = appendQuoted(buf, s)
+		}
+		e.buf = buf
 	}
 	return e.EndArray()
 }
@@ -264,18 +296,7 @@ func (e *Encoder) Duration(v time.Duration) *Encoder {
 		n = -n
 		e.buf = append(e.buf, '-')
 	}
-	e.buf = strconv.AppendUint(e.buf, n/1e9, 10)
-	if n %= 1e9; n == 0 {
-		e.buf = append(e.buf, ".0"...)
-		return e
-	}
-	// The 1 in front keeps the zeros that follow the point.
-	end := len(e.buf)
-	e.buf = strconv.AppendUint(e.buf, 1e9+n, 10)
-	e.buf[end] = '.'
-	for e.buf[len(e.buf)-1] == '0' {
-		e.buf = e.buf[:len(e.buf)-1]
-	}
+	e.buf = appendDecimal(e.buf, n, 1e9)
 	return e
 }
 
@@ -358,7 +379,8 @@ func (e *Encoder) Raw(json []byte) *Encoder {
 	return e
 }
 
-// Object writes an object whose fields v writes; nil is null.
+// Object writes an object whose fields v writes. A nil interface is null; for
+// a nil pointer, which v can't tell from others, write Null instead.
 func (e *Encoder) Object(v Marshaler) *Encoder {
 	if v == nil {
 		return e.Null()
@@ -411,11 +433,11 @@ func (e *Encoder) begin(bracket byte, expects expectation) *Encoder {
 }
 
 func (e *Encoder) end(bracket byte, expects expectation) *Encoder {
-	if e.err != nil {
-		return e
+	if e.err == nil && e.expects == expectValue {
+		return e.misuse("the key " + e.lastKey() + " has no value")
 	}
 	if e.expects != expects || e.depth == e.floor {
-		return e.misuse("'" + string(rune(bracket)) + "' where it ends nothing, or a key lacks its value")
+		return e.misuse("'" + string(rune(bracket)) + "' where it ends nothing")
 	}
 	e.buf = append(e.buf, bracket)
 	e.depth--
@@ -432,8 +454,9 @@ func (e *Encoder) end(bracket byte, expects expectation) *Encoder {
 
 // Fail refuses the event: Publish returns err. The first error is kept.
 func (e *Encoder) Fail(err error) *Encoder {
-	if e.err == nil {
+	if e.err == nil && err != nil {
 		e.err = err
+		e.expects = expectNothing
 	}
 	return e
 }
@@ -473,7 +496,7 @@ type Decoder struct {
 	at      int    // the offset of what comes next
 	last    int    // the offset of the value that was read last
 	ready   bool   // an unread value stands there
-	path    []step // where we are: one step for each Fields or Elems under way
+	path    []int  // where we are, for each Fields or Elems under way: an element's index, or ^ the offset of a field's name
 	isEvent bool   // take "type" on the top level as the event's type
 	typ     string // the last such type
 	typed   bool   // there was one
@@ -481,21 +504,14 @@ type Decoder struct {
 	err     error
 }
 
-// A step is a field's name, or an index where the name is not in use.
-type step struct {
-	field string
-	index int // -1 for a field
-}
-
 var decoders = sync.Pool{New: func() any { return new(Decoder) }}
 
 // free gives d back to the pool, without the memory it points to.
 func (d *Decoder) free() {
 	path, scratch := d.path, d.scratch
-	if cap(path) > 64 || cap(scratch) > keepBuffer {
-		path, scratch = nil, nil
+	if cap(scratch) > keepBuffer {
+		scratch = nil
 	}
-	clear(path[:cap(path)])
 	*d = Decoder{path: path[:0], scratch: scratch[:0]}
 	decoders.Put(d)
 }
@@ -547,6 +563,9 @@ func (d *Decoder) Fail(err error) {
 	}
 }
 
+// fail keeps the first mistake. Inlined, it would keep end from being so.
+//
+//go:noinline
 func (d *Decoder) fail(offset int, problem string) {
 	if d.err == nil {
 		d.setError(&decodeError{offset: offset, problem: problem})
@@ -559,14 +578,17 @@ func (d *Decoder) setError(err *decodeError) {
 		if len(path) > maxPath {
 			break
 		}
-		if step.index >= 0 {
-			path = append(strconv.AppendInt(append(path, '['), int64(step.index), 10), ']')
+		if step >= 0 {
+			path = append(strconv.AppendInt(append(path, '['), int64(step), 10), ']')
 			continue
 		}
 		if i > 0 {
 			path = append(path, '.')
 		}
-		path = append(path, step.field[:min(len(step.field), maxPath+1)]...)
+		if name := ^step; name > 0 {
+			end, _, _ := scanString(d.text, name)
+			path = appendUnquoted(path, d.text[name+1:end-1])
+		}
 	}
 	err.path = clip(string(path))
 	d.err = err
@@ -643,6 +665,9 @@ func (d *Decoder) take() byte {
 	return d.text[d.at]
 }
 
+// nothing is what take does if there is nothing to read.
+//
+//go:noinline
 func (d *Decoder) nothing() byte {
 	d.fail(d.at, "Unmarshal reads a value where there is none, or reads it twice")
 	return 0
@@ -734,25 +759,16 @@ func (d *Decoder) signed(size int) int64 {
 // integer reads a number with an integer value.
 func (d *Decoder) integer() (magnitude uint64, negative bool) {
 	c := d.take()
-	s, i := d.text, d.at
-	if c == '-' {
-		negative = true
-		i++
+	magnitude, negative, fraction, end := scanShort(d.text, d.at)
+	// Without a c there is nothing to read, whatever d.at points to.
+	if c == 0 || end == 0 || fraction > 0 {
+		return d.oddInteger(c)
 	}
-	digits := i
-	for ; i < len(s) && s[i]-'0' <= 9; i++ {
-		magnitude = magnitude*10 + uint64(s[i]-'0')
-	}
-	// Up to 19 digits can't have overflowed. Without a c there is nothing to
-	// read, whatever d.at points to.
-	if n := i - digits; c != 0 && n > 0 && n <= 19 && (n == 1 || s[digits] != '0') && (i == len(s) || s[i] != '.' && s[i]|0x20 != 'e') {
-		d.at = i
-		return magnitude, negative
-	}
-	return d.oddInteger(c)
+	d.at = end
+	return magnitude, negative
 }
 
-// oddInteger is integer for what is not plain digits: a float with an integer
+// oddInteger is integer for what is not a few digits: a float with an integer
 // value, an integer of 20 digits and more, or a mistake.
 func (d *Decoder) oddInteger(c byte) (magnitude uint64, negative bool) {
 	start := d.at
@@ -814,7 +830,17 @@ func (d *Decoder) number(c byte) (text string, isFloat, ok bool) {
 // Float64 reads any number, rounded to the nearest float64; NaN, Infinity and
 // -Infinity are numbers. As in Python, 1e400 is +Inf and 1e-400 is 0.
 func (d *Decoder) Float64() float64 {
-	text, _, ok := d.number(d.take())
+	c := d.take()
+	if digits, negative, fraction, end := scanShort(d.text, d.at); c != 0 && end != 0 && digits < 1<<53 {
+		// Both are exact as floats, so that the quotient is the nearest to the number.
+		d.at = end
+		f := float64(digits) / powersOfTen[fraction]
+		if negative {
+			f = -f
+		}
+		return f
+	}
+	text, _, ok := d.number(c)
 	if !ok {
 		return 0
 	}
@@ -822,26 +848,34 @@ func (d *Decoder) Float64() float64 {
 	return f
 }
 
+var powersOfTen = [...]float64{1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18}
+
 // String reads a string. A lone surrogate escape in it becomes U+FFFD.
 func (d *Decoder) String() string {
 	if d.take() != '"' {
 		d.mismatch("a string")
 		return ""
 	}
-	start := d.at
-	end, escaped, problem := scanString(d.text, start)
-	if !d.end(end, problem) {
-		return ""
-	}
-	return d.unquoted(d.text[start+1:end-1], escaped)
+	s, _ := d.quoted()
+	return s
 }
 
-func (d *Decoder) unquoted(s string, escaped bool) string {
-	if !escaped {
-		return s
+// quoted reads the string that begins with the quote at d.at.
+func (d *Decoder) quoted() (s string, ok bool) {
+	start := d.at + 1
+	if i := asciiRun(d.text, start); i < len(d.text) && d.text[i] == '"' {
+		d.at = i + 1
+		return d.text[start:i], true
 	}
-	d.scratch = appendUnquoted(d.scratch[:0], s)
-	return string(d.scratch)
+	end, escaped, problem := scanString(d.text, d.at)
+	if !d.end(end, problem) {
+		return "", false
+	}
+	if s = d.text[start : end-1]; escaped {
+		d.scratch = appendUnquoted(d.scratch[:0], s)
+		s = string(d.scratch)
+	}
+	return s, true
 }
 
 // Strings reads an array of strings; an empty one is not nil.
@@ -1011,6 +1045,7 @@ func (d *Decoder) skip(depth int) {
 		return
 	}
 	d.ready = false
+	d.last = d.at
 	d.end(skipValue(d.text, d.at, depth))
 }
 
@@ -1040,20 +1075,19 @@ func (d *Decoder) fields(yield func(string) bool) {
 	}
 	top := len(d.path)
 	own := d.isEvent && top == 0
-	d.path = append(d.path, step{index: -1})
+	d.path = append(d.path, ^0)
 	for n, wanted := 0, true; d.more('}', n > 0); n++ {
 		start := d.at
 		if start == len(d.text) || d.text[start] != '"' {
 			d.fail(start, wantName)
 			return
 		}
-		end, escaped, problem := scanString(d.text, start)
-		if !d.end(end, problem) || !d.end(scanColon(d.text, end)) {
+		name, ok := d.quoted()
+		if !ok || !d.end(scanColon(d.text, d.at)) {
 			return
 		}
-		name := d.unquoted(d.text[start+1:end-1], escaped)
 		d.ready = true
-		d.path[top].field = name
+		d.path[top] = ^start
 		switch {
 		case own && name == "type":
 			d.typed, d.typ = true, ""
@@ -1080,14 +1114,14 @@ func (d *Decoder) elems(yield func(int) bool) {
 		return
 	}
 	top := len(d.path)
-	d.path = append(d.path, step{})
+	d.path = append(d.path, 0)
 	for i, wanted := 0, true; d.more(']', i > 0); i++ {
 		if d.at == len(d.text) {
 			d.fail(d.at, endless)
 			return
 		}
 		d.ready = true
-		d.path[top].index = i
+		d.path[top] = i
 		if wanted {
 			wanted = yield(i)
 		}
@@ -1118,22 +1152,22 @@ func (d *Decoder) more(bracket byte, comma bool) bool {
 	if d.err != nil {
 		return false
 	}
-	if d.at = skipSpace(d.text, d.at); d.at == len(d.text) {
-		d.fail(d.at, endless)
+	i := skipSpace(d.text, d.at)
+	switch {
+	case i >= len(d.text):
+		d.fail(i, endless)
+		return false
+	case d.text[i] == bracket:
+		d.at = i + 1
+		return false
+	case !comma:
+	case d.text[i] == ',':
+		i = skipSpace(d.text, i+1)
+	default:
+		d.fail(i, "want ',' or '"+string(rune(bracket))+"'")
 		return false
 	}
-	c := d.text[d.at]
-	if c == bracket {
-		d.at++
-		return false
-	}
-	if comma {
-		if c != ',' {
-			d.fail(d.at, "want ',' or '"+string(rune(bracket))+"'")
-			return false
-		}
-		d.at = skipSpace(d.text, d.at+1)
-	}
+	d.at = i
 	return true
 }
 
@@ -1158,9 +1192,15 @@ const (
 // load returns the eight bytes of s from i on, the first in the lowest bits.
 // The compiler makes one load of it.
 func load[S text](s S, i int) uint64 {
-	_ = s[i+7]
-	return uint64(s[i]) | uint64(s[i+1])<<8 | uint64(s[i+2])<<16 | uint64(s[i+3])<<24 |
-		uint64(s[i+4])<<32 | uint64(s[i+5])<<40 | uint64(s[i+6])<<48 | uint64(s[i+7])<<56
+	s = s[i : i+8]
+	return uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
+		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
+}
+
+// load4 is load of four bytes.
+func load4[S text](s S, i int) uint32 {
+	s = s[i : i+4]
+	return uint32(s[0]) | uint32(s[1])<<8 | uint32(s[2])<<16 | uint32(s[3])<<24
 }
 
 // special sets the highest bit of the first byte in w that can't stand for
@@ -1172,6 +1212,29 @@ func special(w uint64) uint64 {
 	slash := w ^ '\\'*lowBits
 	return ((w-' '*lowBits)&^w | (quote-lowBits)&^quote | (slash-lowBits)&^slash) & highBits
 }
+
+// asciiRun returns where the first byte of s from i on is that is special or
+// not ASCII, or len(s).
+func asciiRun[S text](s S, i int) int {
+	for ; i+8 <= len(s); i += 8 {
+		w := load(s, i)
+		if m := special(w) | w&highBits; m != 0 {
+			return i + bits.TrailingZeros64(m)/8
+		}
+	}
+	for i < len(s) && plain[s[i]] {
+		i++
+	}
+	return i
+}
+
+// plain has true for ASCII that stands for itself in a JSON string.
+var plain = func() (t [256]bool) {
+	for c := ' '; c < utf8.RuneSelf; c++ {
+		t[c] = c != '"' && c != '\\'
+	}
+	return t
+}()
 
 // plainRun returns where the first special byte of s from i on is, or len(s),
 // and adds the bytes before it to seen, to tell ASCII by.
@@ -1200,8 +1263,11 @@ func plainRun[S text](s S, i int, seen *uint64) int {
 // scanString scans a string from its opening quote to past its closing one.
 func scanString[S text](s S, i int) (end int, escaped bool, problem string) {
 	start := i + 1
+	if i = asciiRun(s, start); i < len(s) && s[i] == '"' {
+		return i + 1, false, ""
+	}
 	var seen uint64
-	for i = start; ; {
+	for {
 		i = plainRun(s, i, &seen)
 		if i == len(s) {
 			return i, escaped, endless
@@ -1213,12 +1279,13 @@ func scanString[S text](s S, i int) (end int, escaped bool, problem string) {
 			}
 			return i + 1, escaped, ""
 		case '\\':
-			escaped = true
-			n := escapeLen(s, i)
-			if n == 0 {
-				return i, escaped, "a bad escape"
+			for escaped = true; i < len(s) && s[i] == '\\'; {
+				n := escapeLen(s, i)
+				if n == 0 {
+					return i, escaped, "a bad escape"
+				}
+				i += n
 			}
-			i += n
 		default:
 			return i, escaped, "a raw control character in a string"
 		}
@@ -1309,9 +1376,43 @@ var unescaped = [256]byte{'"': '"', '\\': '\\', '/': '/', 'b': '\b', 'f': '\f', 
 // appendQuoted appends s as a JSON string. What isn't valid UTF-8 in it
 // becomes U+FFFD, one for each byte.
 func appendQuoted[S text](dst []byte, s S) []byte {
+	dst = append(dst, '"')
+	if isPlain(s) {
+		dst = append(dst, s...)
+	} else {
+		dst = appendEscaped(dst, s)
+	}
+	return append(dst, '"')
+}
+
+// isPlain reports whether s is ASCII that stands for itself in a JSON string.
+func isPlain[S text](s S) bool {
+	n := len(s)
+	if n < 4 {
+		for i := range n {
+			if !plain[s[i]] {
+				return false
+			}
+		}
+		return true
+	}
+	if n < 8 { // two halves, which may overlap
+		w := uint64(load4(s, 0)) | uint64(load4(s, n-4))<<32
+		return (special(w)|w)&highBits == 0
+	}
+	for i := 0; i < n-8; i += 8 {
+		if w := load(s, i); (special(w)|w)&highBits != 0 {
+			return false
+		}
+	}
+	w := load(s, n-8)
+	return (special(w)|w)&highBits == 0
+}
+
+// appendEscaped is appendQuoted between the quotes, for any string.
+func appendEscaped[S text](dst []byte, s S) []byte {
 	start := len(dst)
 	var seen uint64
-	dst = append(dst, '"')
 	for i := 0; ; i++ {
 		run := i
 		i = plainRun(s, i, &seen)
@@ -1322,7 +1423,7 @@ func appendQuoted[S text](dst []byte, s S) []byte {
 		dst = appendEscape(dst, s[i])
 	}
 	if seen&highBits != 0 && !utf8.Valid([]byte(s)) {
-		dst = append(dst[:start], '"')
+		dst = dst[:start]
 		for _, r := range string(s) {
 			if r < ' ' || r == '"' || r == '\\' {
 				dst = appendEscape(dst, byte(r))
@@ -1331,7 +1432,7 @@ func appendQuoted[S text](dst []byte, s S) []byte {
 			}
 		}
 	}
-	return append(dst, '"')
+	return dst
 }
 
 // appendEscape appends the escape for a special byte.
@@ -1391,7 +1492,19 @@ func appendFloat(dst []byte, v float64) []byte {
 	case v < -math.MaxFloat64:
 		return append(dst, "-Infinity"...)
 	}
-	if abs := math.Abs(v); abs != 0 && (abs < 1e-6 || abs >= 1e21) {
+	abs := math.Abs(v)
+	if abs < 1e9 {
+		// Most floats in events have few digits. If v is the float nearest to
+		// n/1e6, then that is the shortest decimal for it too, since two
+		// decimals of up to 15 digits are never nearest to the same float.
+		if n := uint64(abs*1e6 + 0.5); float64(n)/1e6 == abs {
+			if math.Signbit(v) {
+				dst = append(dst, '-')
+			}
+			return appendDecimal(dst, n, 1e6)
+		}
+	}
+	if abs < 1e-6 || abs >= 1e21 {
 		return strconv.AppendFloat(dst, v, 'e', -1, 64)
 	}
 	start := len(dst)
@@ -1404,10 +1517,28 @@ func appendFloat(dst []byte, v float64) []byte {
 	return append(dst, '.', '0')
 }
 
+// appendDecimal appends n/unit, a power of ten, with all digits that matter and
+// at least one behind the point.
+func appendDecimal(dst []byte, n, unit uint64) []byte {
+	dst = strconv.AppendUint(dst, n/unit, 10)
+	if n %= unit; n == 0 {
+		return append(dst, ".0"...)
+	}
+	// The 1 in front keeps the zeros that follow the point.
+	point := len(dst)
+	dst = strconv.AppendUint(dst, unit+n, 10)
+	dst[point] = '.'
+	for dst[len(dst)-1] == '0' {
+		dst = dst[:len(dst)-1]
+	}
+	return dst
+}
+
 // skipSpace returns the offset of the first byte from i on that is not JSON
 // white space (RFC 8259 section 2).
 func skipSpace[S text](s S, i int) int {
-	for i < len(s) && (s[i] == ' ' || s[i] == '\n' || s[i] == '\t' || s[i] == '\r') {
+	const space = 1<<' ' | 1<<'\n' | 1<<'\t' | 1<<'\r'
+	for i < len(s) && s[i] <= ' ' && uint64(space)>>s[i]&1 == 1 {
 		i++
 	}
 	return i
@@ -1495,6 +1626,9 @@ func scanName[S text](s S, i int) (end int, problem string) {
 
 // scanColon scans from the end of a field's name to the start of its value.
 func scanColon[S text](s S, i int) (end int, problem string) {
+	if i+1 < len(s) && s[i] == ':' && s[i+1] > ' ' {
+		return i + 1, ""
+	}
 	if i = skipSpace(s, i); i == len(s) {
 		return i, endless
 	}
@@ -1575,6 +1709,38 @@ func scanNumber[S text](s S, i int) (end int, isFloat bool, problem string) {
 		isFloat = true
 	}
 	return i, isFloat, ""
+}
+
+// scanShort scans what most numbers are: up to 19 digits, and no exponent. They
+// stand for digits divided by ten, fraction times. Its end is 0 for anything
+// else, which is for scanNumber.
+func scanShort(s string, i int) (digits uint64, negative bool, fraction, end int) {
+	if i < len(s) && s[i] == '-' {
+		negative = true
+		i++
+	}
+	start := i
+	for ; i < len(s) && s[i]-'0' <= 9; i++ {
+		digits = digits*10 + uint64(s[i]-'0')
+	}
+	n := i - start
+	if n == 0 || n > 1 && s[start] == '0' {
+		return 0, false, 0, 0
+	}
+	if i < len(s) && s[i] == '.' {
+		point := i
+		for i++; i < len(s) && s[i]-'0' <= 9; i++ {
+			digits = digits*10 + uint64(s[i]-'0')
+		}
+		if fraction = i - point - 1; fraction == 0 {
+			return 0, false, 0, 0
+		}
+	}
+	// 19 digits can't have overflowed.
+	if n+fraction > 19 || i < len(s) && s[i]|0x20 == 'e' {
+		return 0, false, 0, 0
+	}
+	return digits, negative, fraction, i
 }
 
 func skipDigits[S text](s S, i int) int {

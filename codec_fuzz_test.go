@@ -124,8 +124,8 @@ func checkDecode(t *testing.T, data []byte) {
 		}
 	}
 	raw, err := read(text, (*Decoder).Raw)
-	if ok && string(raw) != strings.Trim(text, " \t\r\n") {
-		t.Fatalf("Raw of %q is %q", text, raw)
+	if (err == nil) != ok || ok && string(raw) != strings.Trim(text, " \t\r\n") {
+		t.Fatalf("Raw of %q is %q, %v", text, raw, err)
 	}
 	// As an event.
 	object, isObject := want.(map[string]any)

@@ -376,9 +376,9 @@ var encoderErrors = []struct {
 	{"each value without a key: Object", func(e *Encoder) { e.Object(point{}) }, "a value without a key"},
 	{"each value without a key: BeginArray", func(e *Encoder) { e.BeginArray() }, "a value without a key"},
 	{"each value without a key: BeginObject", func(e *Encoder) { e.BeginObject() }, "a value without a key"},
-	{"two keys", func(e *Encoder) { e.Key("a").Key("b") }, `Marshal: Key("b") where a value belongs`},
-	{"key in an array", func(e *Encoder) { e.Key("a").BeginArray().Key("b") }, `Key("b") where a value belongs`},
-	{"key without a value", func(e *Encoder) { e.Key("a") }, "'}' where it ends nothing, or a key lacks its value"},
+	{"two keys", func(e *Encoder) { e.Key("a").Key("b") }, `Marshal: Key("b") where the value of "a" belongs`},
+	{"key in an array", func(e *Encoder) { e.Key("a").BeginArray().Key("b") }, `Key("b") outside an object`},
+	{"key without a value", func(e *Encoder) { e.Key("a") }, `Marshal: the key "a" has no value`},
 	{"array left open", func(e *Encoder) { e.Key("a").BeginArray() }, "Marshal: an array or object is left open"},
 	{"object left open", func(e *Encoder) { e.Key("a").BeginObject() }, "an array or object is left open"},
 	{"inner object left open", func(e *Encoder) { e.Key("a").Object(writer(func(e *Encoder) { e.Key("b").BeginObject() })).EndObject() }, "an array or object is left open"},
@@ -386,7 +386,7 @@ var encoderErrors = []struct {
 	{"object ended as array", func(e *Encoder) { e.EndArray() }, "']' where it ends nothing"},
 	{"event's object ended", func(e *Encoder) { e.EndObject() }, "'}' where it ends nothing"},
 	{"object ended by its Marshal", func(e *Encoder) { e.Key("a").Object(writer(func(e *Encoder) { e.EndObject().Key("b").BeginObject() })) }, "'}' where it ends nothing"},
-	{"object ended after its key", func(e *Encoder) { e.Key("a").BeginObject().Key("b").EndObject() }, "or a key lacks its value"},
+	{"object ended after its key", func(e *Encoder) { e.Key("a").BeginObject().Key("b").EndObject() }, "Marshal: the key \"b\" has no value"},
 	{"type taken", func(e *Encoder) { e.Key("type").Int(1) }, `autobus: event T: field "type" is taken: it carries the event's type`},
 	{"type taken, later", func(e *Encoder) { e.Key("a").Object(point{}).Key("type").Int(1) }, `field "type" is taken`},
 	{"time too late", func(e *Encoder) { e.Key("a").Time(time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)) }, "year outside of range"},
@@ -1087,6 +1087,14 @@ var mistakes = []struct {
 			}
 		}
 	}, `autobus: field "a[0].b" at byte 11: out of milk`},
+	{"own error after Skip", `[1, [2], 3]`, func(d *Decoder) {
+		for i := range d.Elems() {
+			if d.Skip(); i == 1 {
+				d.Fail(errOwn)
+			}
+		}
+	}, `autobus: field "[1]" at byte 4: out of milk`},
+	{"own error after Raw", ` {"a":{}}`, func(d *Decoder) { d.Raw(); d.Fail(errOwn) }, `autobus: at byte 1: out of milk`},
 	{"own error from a nested object", `{"p":1}`, func(d *Decoder) {
 		for range d.Fields() {
 			d.Object(refuses{})

@@ -28,8 +28,8 @@ type mem struct {
 
 func newMem(url string) (*mem, error) {
 	_, name, _ := strings.Cut(url, "://")
-	if name == "" || strings.ContainsAny(name, "/?#@") {
-		return nil, &failure{text: "URL " + strconv.Quote(url) + ": want mem://name, a name without / ? # @"}
+	if name == "" {
+		return nil, &failure{text: "URL " + strconv.Quote(url) + ": want mem://name, with any name"}
 	}
 	return &mem{name: name}, nil
 }

@@ -59,8 +59,7 @@ const (
 // multicast group, with no server.
 type multicast struct {
 	multicastURL
-	to        netip.AddrPort
-	lookEvery time.Duration
+	to netip.AddrPort
 
 	malformed, lost, duplicates atomic.Uint64
 
@@ -68,7 +67,7 @@ type multicast struct {
 
 	mu       sync.Mutex        // guards run, started
 	run      *multicastSession // nil unless started
-	started  chan struct{}     // closed once run is there
+	started  chan struct{}     // closed once run has joined the group
 	channels channelSet
 }
 
@@ -82,7 +81,6 @@ func newMulticast(rawURL string) (*multicast, error) {
 	return &multicast{
 		multicastURL: u,
 		to:           netip.AddrPortFrom(u.group, u.port),
-		lookEvery:    lookEvery,
 		started:      make(chan struct{}),
 	}, nil
 }
@@ -92,19 +90,19 @@ func newMulticast(rawURL string) (*multicast, error) {
 // messages, nor by its own.
 func (m *multicast) Subscribe(channel string) {
 	if m.channels.add(channel) == 1 {
-		m.look()
+		m.rejoin()
 	}
 }
 
 func (m *multicast) Unsubscribe(channel string) {
 	if m.channels.remove(channel) == 0 {
-		m.look()
+		m.rejoin()
 	}
 }
 
-func (m *multicast) look() {
+func (m *multicast) rejoin() {
 	if s := m.session(); s != nil {
-		s.look()
+		s.join(s.cards())
 	}
 }
 
@@ -123,9 +121,10 @@ func (m *multicast) Start(_ context.Context, receive func(ctx context.Context, c
 		return err
 	}
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	m.run = s
-	close(m.started)
+	m.mu.Unlock()
+	s.join(s.cards()) // after Subscribe knows of s, or one meanwhile would be for nothing
+	close(m.started)  // after the group is joined, to hear what Send has waited with
 	return nil
 }
 
@@ -166,20 +165,19 @@ func (m *multicast) Size(channel string, payload []byte) (size, limit int) {
 // Send waits until the transport is started. A message that goes out on one
 // interface at least isn't lost.
 func (m *multicast) Send(ctx context.Context, messages []Message) (lost int, err error) {
-	m.mu.Lock()
-	s, started := m.run, m.started
-	m.mu.Unlock()
-	for s == nil {
+	for {
+		m.mu.Lock()
+		s, started := m.run, m.started
+		m.mu.Unlock()
 		select {
 		case <-started:
-			m.mu.Lock()
-			s, started = m.run, m.started
-			m.mu.Unlock()
+			if s != nil {
+				return s.send(ctx, messages)
+			}
 		case <-ctx.Done():
 			return len(messages), &failure{"multicast: not started", ctx.Err()}
 		}
 	}
-	return s.send(ctx, messages)
 }
 
 // Flush has nothing to wait for: Send is done once the kernel has the datagrams.
@@ -203,9 +201,11 @@ type multicastSession struct {
 	running context.Context // ends when Close begins
 	cancel  context.CancelFunc
 
-	looking  sync.Mutex        // is held by look, and guards the next two
+	joining  sync.Mutex        // is held by join, and guards the next two
 	members  map[string]member // by interface name
 	isolated bool              // no interface is joined, which was said
+
+	forget atomic.Bool // tells read that what came before is no measure for gaps
 
 	sending sync.Mutex // guards what follows; Send has it for all its messages
 	seq     uint64
@@ -214,6 +214,7 @@ type multicastSession struct {
 	noRoute bool         // plain said so since the last look at the interfaces
 	ways    []way        // the interfaces to send on otherwise, loopback last
 	closed  bool
+	wayLog  occasionally
 }
 
 // A member is a network interface on which the session has joined the group,
@@ -264,7 +265,7 @@ func (m *multicast) open(receive func(ctx context.Context, channel, payload []by
 	}
 	s.running, s.cancel = context.WithCancel(context.Background())
 	s.setReadBuffer()
-	s.look()
+	s.setWays(s.cards())
 	s.wg.Go(s.watch)
 	s.wg.Go(s.read)
 	return s, nil
@@ -311,20 +312,20 @@ func (m *multicast) listenError(err error) error {
 	text := "multicast: listen on " + m.to.String()
 	switch {
 	case errors.Is(err, errNoMulticast):
-		return &failure{"multicast: on " + runtime.GOOS + "/" + runtime.GOARCH, err}
+		return &failure{text: "multicast: there is none on " + runtime.GOOS + "/" + runtime.GOARCH}
 	case errors.Is(err, errAddrInUse):
 		text += " (another program has the port and doesn't share it)"
 	}
 	return &failure{text, err}
 }
 
-var errNoMulticast = errors.New("there is no UDP multicast in Go here")
+var errNoMulticast = errors.New("no multicast in package net")
 
 // setReadBuffer asks for room for a burst of messages, and says when the
 // system grants less.
 func (s *multicastSession) setReadBuffer() {
 	granted, err := 0, errors.New("not asked")
-	for ask := s.readBuffer; err != nil && ask >= 64<<10; ask /= 2 {
+	for ask := s.readBuffer; err != nil && ask > 0; ask /= 2 {
 		err = s.conn.SetReadBuffer(ask) // the BSDs and macOS refuse what Linux cuts down
 	}
 	if err == nil {
@@ -359,46 +360,31 @@ func control(conn *net.UDPConn, set func(fd uintptr) error) error {
 
 // watch looks at the network interfaces again and again, since they come and go.
 func (s *multicastSession) watch() {
-	t := time.NewTicker(s.lookEvery)
+	t := time.NewTicker(lookEvery)
 	defer t.Stop()
 	for {
 		select {
 		case <-t.C:
-			s.look()
+			cards := s.cards()
+			s.join(cards)
+			s.setWays(cards)
 		case <-s.running.Done():
 			return
 		}
 	}
 }
 
-// look brings the memberships and the ways to send in line with the network
-// interfaces there are.
-func (s *multicastSession) look() {
-	s.looking.Lock()
-	defer s.looking.Unlock()
-	cards, err := s.cards()
-	if err != nil {
-		// Android shows apps no interfaces. What the system takes for the
-		// group is better than nothing.
-		s.log.Debug("autobus: the network interfaces can't be listed; leaving the choice to the system", "error", err)
-		cards = []card{{}}
-	}
-	if s.channels.empty() {
-		s.join(nil)
-	} else {
-		s.join(cards)
-	}
-	s.setWays(cards)
-}
-
 // cards returns the interfaces that can carry the group's messages, in the
 // order to join them: one socket joins no more than 20 groups on Linux (the
 // sysctl net.ipv4.igmp_max_memberships), and a host with containers has more
 // interfaces, those that matter having an address.
-func (s *multicastSession) cards() ([]card, error) {
+func (s *multicastSession) cards() []card {
 	all, err := net.Interfaces()
 	if err != nil {
-		return nil, err
+		// Android shows apps no interfaces. What the system takes for the
+		// group is better than nothing.
+		s.log.Debug("autobus: the network interfaces can't be listed; leaving the choice to the system", "error", err)
+		return []card{{}}
 	}
 	var with, without []card
 	for i := range all {
@@ -418,7 +404,7 @@ func (s *multicastSession) cards() ([]card, error) {
 			without = append(without, c)
 		}
 	}
-	return append(with, without...), nil
+	return append(with, without...)
 }
 
 // familyAddr returns nic's first address that is IPv4 or isn't; no address if
@@ -438,8 +424,18 @@ func familyAddr(nic *net.Interface, is4 bool) netip.Addr {
 	return netip.Addr{}
 }
 
-// join makes the group's memberships those of cards.
+// join makes the group's memberships those of cards, or none while there is no
+// channel to listen for.
 func (s *multicastSession) join(cards []card) {
+	s.joining.Lock()
+	defer s.joining.Unlock()
+	wanted := !s.channels.empty()
+	if !wanted {
+		cards = nil
+	}
+	if len(s.members) == 0 {
+		s.forget.Store(true)
+	}
 	for name, was := range s.members {
 		if !slices.ContainsFunc(cards, was.sameMembership) {
 			// This fails where the system has ended the membership itself.
@@ -463,15 +459,21 @@ func (s *multicastSession) join(cards []card) {
 		case err == nil:
 			joined++
 			s.log.Debug("autobus: joined the group", "interface", c.name, "index", c.index)
-		case was.err == nil || was.err.Error() != err.Error():
+		case known && was.err.Error() == err.Error(): // that was said
+		case len(s.interfaces) > 0:
+			s.log.Warn("autobus: can't join the group; trying again and again", "interface", c.name, "error", err)
+		default:
 			s.log.Debug("autobus: can't join the group", "interface", c.name, "error", err)
 		}
 		s.members[c.name] = member{c, err}
 	}
-	isolated := joined == 0 && !s.channels.empty()
+	isolated := joined == 0 && wanted
 	if isolated && !s.isolated {
-		s.log.Warn("autobus: no network interface is up that can receive from the multicast group; waiting for one",
-			"group", s.to.String(), "interface", strings.Join(s.interfaces, ","))
+		args := []any{"group", s.to.String()}
+		if len(s.interfaces) > 0 {
+			args = append(args, "interface", strings.Join(s.interfaces, ","))
+		}
+		s.log.Warn("autobus: no network interface is up that can receive from the multicast group; waiting for one", args...)
 	}
 	s.isolated = isolated
 }
@@ -606,10 +608,14 @@ func (s *multicastSession) sendOne(ctx context.Context) error {
 		if w.loopback && took && len(s.interfaces) == 0 {
 			break // the interfaces before this loop it back themselves
 		}
-		if wayErr := s.sendOn(ctx, w); wayErr == nil {
+		wayErr := s.sendOn(ctx, w)
+		if wayErr == nil {
 			took = true
-		} else if !took {
-			err = wayErr
+			continue
+		}
+		err = wayErr
+		if s.wayLog.ok(time.Now()) {
+			s.log.Debug("autobus: can't send on this interface", "interface", w.name, "error", err)
 		}
 	}
 	if took {
@@ -696,15 +702,19 @@ func (s *multicastSession) read() {
 	)
 	for {
 		n, from, err := s.conn.ReadFromUDPAddrPort(buf)
+		if s.running.Err() != nil {
+			return
+		}
 		if err == nil {
+			if s.forget.Load() {
+				s.forget.Store(false)
+				clear(in.sources)
+			}
 			at, problem := in.datagram(buf[:n])
 			if problem != "" && badInput.ok(time.Now()) {
 				s.log.Warn("autobus: discarded a datagram that isn't a message", "from", from.String(), "bytes", n, "problem", problem, "offset", at)
 			}
 			continue
-		}
-		if s.running.Err() != nil || errors.Is(err, net.ErrClosed) {
-			return
 		}
 		if badRead.ok(time.Now()) {
 			s.log.Warn("autobus: receiving failed; going on", "error", err)

@@ -653,7 +653,6 @@ func TestMulticastTwoTransports(t *testing.T) {
 	}
 }
 
-// Subscriptions may change at any time; messages for nobody go unheard.
 // A transport without subscriptions isn't woken by others' datagrams.
 func TestMulticastJoinsForSubscribersOnly(t *testing.T) {
 	m := testMulticast(t, ownURL(t))
@@ -672,6 +671,45 @@ func TestMulticastJoinsForSubscribersOnly(t *testing.T) {
 	}
 }
 
+// What is sent while nobody listens isn't lost.
+func TestMulticastNoGapWhileNobodyListens(t *testing.T) {
+	m := testMulticast(t, ownURL(t))
+	h := make(heard, 10)
+	startMulticast(t, m, h.receive)
+	raw := sender(t, m)
+	for seq := 0; seq < 1000; seq += 100 {
+		m.Subscribe("c")
+		raw(fmt.Sprintf(`{"channel":"c","data":"1","src":"00000000000000aa","seq":%d}`, seq+1))
+		h.next(t, "c", "1")
+		raw(fmt.Sprintf(`{"channel":"c","data":"2","src":"00000000000000aa","seq":%d}`, seq+3))
+		h.next(t, "c", "2")
+		m.Unsubscribe("c")
+	}
+	if got := m.stats().Lost; got != 10 {
+		t.Errorf("%d counted as lost, want 10", got)
+	}
+}
+
+// subscribing subscribes in the middle of Start, where that logs something.
+type subscribing struct {
+	*logLines
+	once func()
+}
+
+func (s subscribing) Debug(string, ...any) { s.once() }
+func (s subscribing) Info(string, ...any)  { s.once() }
+
+func TestMulticastSubscribeWhileStarting(t *testing.T) {
+	m := testMulticast(t, ownURL(t))
+	h := make(heard, 10)
+	if err := m.Start(t.Context(), h.receive, subscribing{new(logLines), sync.OnceFunc(func() { m.Subscribe("c") })}); err != nil {
+		t.Fatal(err)
+	}
+	sendMulticast(t, m, "c", "1")
+	h.next(t, "c", "1")
+}
+
+// Subscriptions may change at any time; messages for nobody go unheard.
 func TestMulticastSubscribeWhileRunning(t *testing.T) {
 	m := testMulticast(t, ownURL(t))
 	h := make(heard, 100)
@@ -1046,6 +1084,10 @@ func TestMulticastLeavesNothingBehind(t *testing.T) {
 }
 
 func TestMulticastReadBuffer(t *testing.T) {
+	small := testMulticast(t, ownURL(t)+"&rcvbuf=10000")
+	if log := startMulticast(t, small, nil); len(log.with("receive buffer bytes ")) != 1 {
+		t.Errorf("the log says %q", log.lines)
+	}
 	m := testMulticast(t, ownURL(t)+"&rcvbuf=1073741824")
 	log := startMulticast(t, m, nil)
 	if lines := log.with("smaller receive buffer"); len(lines) > 1 || len(lines) == 1 && !strings.HasPrefix(lines[0], "INFO ") {

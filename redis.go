@@ -122,7 +122,7 @@ func (t *redis) Start(ctx context.Context, receive func(ctx context.Context, cha
 		return &failure{"redis", err}
 	}
 	t.reconnects.Store(0)
-	s := &redisSession{redis: t, receive: receive, log: log, events: make(chan error, 2), open: make(map[*redisConn]struct{})}
+	s := &redisSession{redis: t, receive: receive, log: log, events: make(chan error, 8), open: make(map[*redisConn]struct{})}
 	s.running, s.cancel = context.WithCancel(context.Background())
 	s.starting.Store(true)
 	t.sender.start(s)
@@ -144,7 +144,17 @@ func (t *redis) Start(ctx context.Context, receive func(ctx context.Context, cha
 			return err
 		}
 	}
+	s.mu.Lock()
 	s.starting.Store(false)
+	s.mu.Unlock()
+	select {
+	case err := <-s.events: // one that was up has given up meanwhile
+		if err != nil {
+			s.close()
+			return err
+		}
+	default:
+	}
 	t.session = s
 	return nil
 }
@@ -170,13 +180,13 @@ type redisSession struct {
 	running context.Context // ends when Close begins
 	cancel  context.CancelFunc
 
-	starting atomic.Bool
-	events   chan error // to Start: nil from each of the two that is up, or a mistake
+	starting atomic.Bool // is changed with mu held
+	events   chan error  // to Start: nil from each of the two that is up, or a mistake
 
 	mu       sync.Mutex              // guards what follows
 	open     map[*redisConn]struct{} // connections, for close; nil afterwards
 	problem  error                   // the last one
-	logged   time.Time               // when one was
+	logged   [2]time.Time            // when one was; the second: when a mistake was
 	next     int                     // the address to try first
 	refusals map[string]time.Time    // when one of a code was logged
 }
@@ -212,40 +222,69 @@ func (s *redisSession) drop(c *redisConn) {
 	c.Close()
 }
 
-// keep connects, serves, and begins again when that ends, until Close. serve
-// calls up once it does what it is for; so keep tells Start, once.
-func (s *redisSession) keep(serve func(c *redisConn, up func()) error) {
+// A redisLink is a connection that is made again and again.
+type redisLink struct {
+	connect func(context.Context) (*redisConn, error)
+	serve   func(c *redisConn, up func()) error // calls up once it does what it is for
+	ready   func()                              // is called by up
+	away    func()                              // if not nil: the connection broke, or there is none
+	over    func() bool                         // if not nil, asked after the pause that follows
+}
+
+// keep connects, serves, and begins again when that ends, until Close.
+func (s *redisSession) keep(l redisLink) {
 	var pause backoff
 	wasUp := false
-	up := func() {
-		pause = 0
-		if wasUp {
-			s.reconnects.Add(1)
-		} else {
-			wasUp = true
-			s.tell(nil)
-		}
-	}
 	for s.running.Err() == nil {
 		began := time.Now()
-		c, err := s.connect(s.running)
+		c, err := l.connect(s.running)
 		if err == nil {
-			s.hold(c)
-			err = &failure{"redis at " + c.addr, endOf(serve(c, up))}
-			s.drop(c)
+			err = s.serve(c, l.serve, func() {
+				if wasUp {
+					s.reconnects.Add(1)
+					s.log.Info("autobus: connected to Redis again", "address", c.addr)
+				}
+				wasUp = true
+				l.ready()
+			})
+			if time.Since(began) > maxRedisPause { // else it may be one that breaks each time
+				pause = 0
+			}
 		}
 		var m *mistake
-		if errors.As(err, &m) && s.starting.Load() {
-			s.tell(err)
+		if errors.As(err, &m) && s.giveUp(err) {
 			return
 		}
 		s.failed(err, m != nil)
+		if l.away != nil {
+			l.away()
+		}
 		// The pause counts from the attempt's beginning: one that ran out of
 		// time was a pause by itself.
-		if !s.wait(time.Until(began.Add(pause.next(m != nil)))) {
+		if !s.wait(time.Until(began.Add(pause.next(m != nil)))) || l.over != nil && l.over() {
 			return
 		}
 	}
+}
+
+func (s *redisSession) serve(c *redisConn, serve func(c *redisConn, up func()) error, up func()) error {
+	s.hold(c)
+	defer s.drop(c)
+	return &failure{"redis at " + c.addr, endOf(serve(c, up))}
+}
+
+// firstUp returns what tells Start, once, that one of the two is up.
+func (s *redisSession) firstUp() func() { return sync.OnceFunc(func() { s.tell(nil) }) }
+
+// giveUp tells Start of a mistake, and returns false if Start is over.
+func (s *redisSession) giveUp(err error) bool {
+	s.mu.Lock() // Start looks at the events once more after it has changed starting
+	defer s.mu.Unlock()
+	if !s.starting.Load() {
+		return false
+	}
+	s.tell(err)
+	return true
 }
 
 // tell is one of the events that Start waits for; afterwards nobody does.
@@ -266,10 +305,13 @@ func (s *redisSession) failed(err error, mistaken bool) {
 		s.mu.Unlock()
 		return
 	}
-	now := time.Now()
-	quiet := !s.logged.IsZero() && now.Sub(s.logged) < redisLogEvery
+	last, now := &s.logged[0], time.Now()
+	if mistaken {
+		last = &s.logged[1]
+	}
+	quiet := !last.IsZero() && now.Sub(*last) < redisLogEvery
 	if s.problem = err; !quiet {
-		s.logged = now
+		*last = now
 	}
 	s.mu.Unlock()
 	switch {
@@ -366,11 +408,15 @@ func (m *mistake) Unwrap() error { return m.cause }
 // A redisConn is a connection that has said hello.
 type redisConn struct {
 	net.Conn
+	raw     net.Conn // below TLS
 	in      *respReader
 	addr    string
 	timeout time.Duration // socket_timeout
 	until   time.Time     // when all that comes before work must be over
 }
+
+// Close says no farewell in TLS, for which it might have to wait.
+func (c *redisConn) Close() error { return c.raw.Close() }
 
 // past is a deadline that ends a read or a write at once.
 var past = time.Unix(1, 0)
@@ -380,13 +426,13 @@ func dialRedis(ctx context.Context, u *redisURL, addr string) (_ *redisConn, err
 	until := time.Now().Add(u.connectTimeout)
 	limited, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
-	var conn net.Conn
+	var raw net.Conn // below TLS
 	defer func() {
 		if err == nil {
 			return
 		}
-		if conn != nil {
-			conn.Close()
+		if raw != nil {
+			raw.Close()
 		}
 		var m *mistake
 		if limited.Err() != nil && !errors.As(err, &m) {
@@ -394,7 +440,7 @@ func dialRedis(ctx context.Context, u *redisURL, addr string) (_ *redisConn, err
 			if ctx.Err() == nil {
 				text += " within " + u.connectTimeout.String()
 			}
-			if conn != nil && u.tls {
+			if raw != nil && u.tls {
 				text += " (does it speak TLS on this port?)"
 			}
 			err = &timeoutError{text}
@@ -406,17 +452,17 @@ func dialRedis(ctx context.Context, u *redisURL, addr string) (_ *redisConn, err
 		err = &failure{"redis at " + addr, err}
 	}()
 
-	conn, err = new(net.Dialer).DialContext(limited, u.network, addr)
+	raw, err = new(net.Dialer).DialContext(limited, u.network, addr)
 	if err != nil {
 		return nil, err
 	}
-	raw := conn
 	stop := context.AfterFunc(limited, func() { raw.SetDeadline(past) })
 	defer func() {
 		if !stop() && err == nil {
 			err = limited.Err()
 		}
 	}()
+	conn := raw
 	if u.tls {
 		host, _, splitErr := net.SplitHostPort(addr)
 		if splitErr != nil {
@@ -428,7 +474,7 @@ func dialRedis(ctx context.Context, u *redisURL, addr string) (_ *redisConn, err
 		}
 		conn = secured
 	}
-	c := &redisConn{conn, newRESPReader(conn), addr, u.socketTimeout, until}
+	c := &redisConn{conn, raw, newRESPReader(conn), addr, u.socketTimeout, until}
 	if err := c.hello(u); err != nil {
 		return nil, explainTLS(err)
 	}
@@ -565,7 +611,7 @@ type serverError string
 // a password or a payload.
 func newServerError(text []byte) serverError {
 	s, _, _ := strings.Cut(string(text[:min(len(text), 300)]), ", with args")
-	return serverError(strings.ToValidUTF8(strings.Map(printable, s), ""))
+	return serverError(strings.Map(printable, strings.ToValidUTF8(s, "")))
 }
 
 func printable(r rune) rune {
@@ -630,7 +676,7 @@ func (p *publisher) start(s *redisSession) {
 	p.lost = 0
 	p.mu.Unlock()
 	p.session = s
-	s.wg.Go(func() { s.keep(p.serve) })
+	s.wg.Go(func() { s.keep(redisLink{connect: s.connect, serve: p.serve, ready: s.firstUp()}) })
 }
 
 func (p *publisher) stop() {}
@@ -737,6 +783,7 @@ func (p *publisher) giveBack(c *redisConn, n int) {
 	if p.conn == c {
 		p.conn = nil
 	}
+	p.change.Broadcast()
 }
 
 // Flush waits until all that was written is answered or lost.
@@ -748,7 +795,7 @@ func (p *publisher) Flush(ctx context.Context) error {
 	})()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for target := p.written; p.settled < target; p.change.Wait() {
+	for target := p.written; p.settled < min(target, p.written); p.change.Wait() {
 		if err := ctx.Err(); err != nil {
 			return &failure{"redis: flush", err}
 		}
@@ -969,7 +1016,8 @@ func (s *subscriber) change(channel string) {
 
 func (s *subscriber) start(session *redisSession) {
 	session.wg.Go(func() {
-		session.keep(func(c *redisConn, up func()) error { return s.serve(session, c, up) })
+		serve := func(c *redisConn, up func()) error { return s.serve(session, c, up) }
+		session.keep(redisLink{connect: session.connect, serve: serve, ready: session.firstUp()})
 	})
 }
 

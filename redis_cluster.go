@@ -174,7 +174,7 @@ func (p *shardPublisher) Send(ctx context.Context, messages []Message) (lost int
 	var problem error
 	for len(p.todo) > 0 {
 		if ctx.Err() != nil || p.session.running.Err() != nil {
-			return lost + len(p.todo), &failure{"redis: send", ctx.Err()}
+			return lost + len(p.todo), p.stopped(ctx)
 		}
 		before := len(p.todo)
 		n, moved, err := p.round(ctx, messages)
@@ -183,7 +183,7 @@ func (p *shardPublisher) Send(ctx context.Context, messages []Message) (lost int
 			problem = err
 		}
 		if len(p.todo) == before && !moved && !p.pause(ctx) {
-			return lost + len(p.todo), &failure{"redis: send", ctx.Err()}
+			return lost + len(p.todo), p.stopped(ctx)
 		}
 		if len(p.todo) > 0 { // the subscriptions have lost their node too
 			p.session.receiver.await(ctx)
@@ -193,6 +193,13 @@ func (p *shardPublisher) Send(ctx context.Context, messages []Message) (lost int
 		problem = nil
 	}
 	return lost, problem
+}
+
+func (p *shardPublisher) stopped(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return &failure{"redis: send", err}
+	}
+	return ErrStopped
 }
 
 func (p *shardPublisher) pause(ctx context.Context) bool {
@@ -503,38 +510,12 @@ func (r *shardSubscriber) assign(channel string) {
 	n.Subscribe(channel)
 }
 
-// run is redisSession.keep for one node. While it is away, others are asked
-// for its channels.
+// run keeps a connection to the node. While it is away, others are asked for
+// its channels.
 func (n *shardNode) run(s *redisSession) {
-	var pause backoff
-	wasUp := false
-	up := func() {
-		pause = 0
-		if wasUp {
-			s.reconnects.Add(1)
-		}
-		wasUp = true
-		n.of.check()
-	}
-	for s.running.Err() == nil {
-		began := time.Now()
-		c, err := dialRedis(s.running, &s.redisURL, n.addr)
-		if err == nil {
-			s.hold(c)
-			err = &failure{"redis at " + c.addr, endOf(n.serve(s, c, up))}
-			s.drop(c)
-		}
-		var m *mistake
-		if errors.As(err, &m) && s.starting.Load() {
-			s.tell(err)
-			return
-		}
-		s.failed(err, m != nil)
-		n.scatter()
-		if !s.wait(time.Until(began.Add(pause.next(m != nil)))) || n.retire() {
-			return
-		}
-	}
+	dial := func(ctx context.Context) (*redisConn, error) { return dialRedis(ctx, &s.redisURL, n.addr) }
+	serve := func(c *redisConn, up func()) error { return n.serve(s, c, up) }
+	s.keep(redisLink{dial, serve, n.of.check, n.scatter, n.retire})
 }
 
 // check looks whether all is acknowledged, and tells Start, once.

@@ -143,9 +143,6 @@ func (r *respReader) fill() error {
 	return err
 }
 
-// buffered returns whether there are bytes that next hasn't seen.
-func (r *respReader) buffered() bool { return r.begin+r.at < r.end }
-
 // text returns the bytes of a value: the string, the error, the number.
 func (r *respReader) text(v respValue) []byte {
 	return r.buf[r.begin+v.begin : r.begin+v.end]

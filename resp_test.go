@@ -75,7 +75,7 @@ func testRESPCase(t *testing.T, c respCase, src io.Reader) {
 	if got, rest := respTree(r, r.values); len(rest) != 0 || !reflect.DeepEqual(got, c.Want) {
 		t.Fatalf("got %v and %v, want %v", got, rest, c.Want)
 	}
-	if r.buffered() {
+	if r.begin+r.at != r.end {
 		t.Fatal("bytes are left")
 	}
 }

@@ -1,0 +1,488 @@
+// Command autobus publishes and shows events on a bus from the command line.
+//
+//	autobus demo                    two processes exchange events on this machine
+//	autobus pub Ping '{"id": 1}'    publish an event
+//	autobus sub Ping                show the events of a type as they come
+//
+// "autobus help" has the rest.
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/autobus-go/autobus"
+)
+
+func main() {
+	// A closed pipe shall be an error of the write, not the end of the process.
+	// The number is POSIX's for SIGPIPE, which package syscall lacks on js.
+	signal.Ignore(syscall.Signal(13))
+	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+const (
+	exitOK    = 0
+	exitError = 1 // it was tried, and failed
+	exitUsage = 2 // it could not be tried
+)
+
+// stopTime bounds how long a command that is to end takes for what is under way.
+const stopTime = 3 * time.Second
+
+// A tool is one call of the program.
+type tool struct {
+	stdin  io.Reader
+	stdout io.Writer
+	stderr io.Writer
+
+	url       string
+	namespace string
+	count     int           // sub's -n; 0: no limit
+	period    time.Duration // sub's -for; 0: no limit
+
+	started func() // called once the bus is, for tests
+}
+
+// A command is what its name on the command line does.
+type command struct {
+	name  string
+	usage string
+	does  string
+	flags []string // besides commonFlags
+	run   func(t *tool, ctx context.Context, args []string) error
+}
+
+// commands is filled by init, since help refers to it. A command that does
+// nothing for a person isn't shown.
+var commands []command
+
+func init() {
+	commands = []command{
+		{name: "demo", usage: "demo", does: "watch two processes exchange events on this machine", run: (*tool).demo},
+		{name: "pub", usage: "pub TYPE [JSON]", does: "publish an event, or one for each line of standard input", run: (*tool).pub},
+		{name: "sub", usage: "sub [TYPE ...]", does: "show events as they come: of these types, or of all", flags: []string{"n", "for"}, run: (*tool).sub},
+		{name: "version", usage: "version", does: "print the version", run: (*tool).version},
+		{name: "help", usage: "help [COMMAND]", does: "print this, or how a command is used", run: (*tool).help},
+		{name: demoPeer, run: (*tool).demoPeer},
+	}
+}
+
+// shown reports whether the command is one for people.
+func (c command) shown() bool { return c.does != "" }
+
+var commonFlags = []string{"url", "namespace"}
+
+// usageError is a mistake on the command line.
+type usageError struct{ text string }
+
+func (e *usageError) Error() string { return "autobus: " + e.text }
+
+func usagef(format string, args ...any) error { return &usageError{fmt.Sprintf(format, args...)} }
+
+// errSilent ends the program with exitError when what there is to say was said.
+var errSilent = errors.New("autobus: it failed")
+
+// run is the program, but for the process around it.
+func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	return newTool(stdin, stdout, stderr).main(args)
+}
+
+func newTool(stdin io.Reader, stdout, stderr io.Writer) *tool {
+	return &tool{stdin: stdin, stdout: stdout, stderr: &lockedWriter{w: stderr}, started: func() {}}
+}
+
+func (t *tool) main(args []string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // so that a second Ctrl-C kills
+
+	err := t.dispatch(ctx, args)
+	var usage *usageError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &usage):
+		fmt.Fprintln(t.stderr, err)
+		return exitUsage
+	case err != errSilent:
+		fmt.Fprintln(t.stderr, err)
+	}
+	return exitError
+}
+
+func (t *tool) dispatch(ctx context.Context, args []string) error {
+	t.url = cmp.Or(os.Getenv("AUTOBUS_URL"), autobus.DefaultURL)
+	t.namespace = os.Getenv("AUTOBUS_NAMESPACE")
+
+	name, args, err := t.commandName(args)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(commands, func(c command) bool { return c.name == name })
+	if i < 0 {
+		return unknownCommand(name)
+	}
+	c := commands[i]
+	args, help, err := t.parse(args, c)
+	switch {
+	case err != nil:
+		return err
+	case help:
+		return t.help(ctx, []string{c.name})
+	}
+	return c.run(t, ctx, args)
+}
+
+// commandName takes the command out of the arguments, where flags may stand
+// before it.
+func (t *tool) commandName(args []string) (name string, rest []string, err error) {
+	known := slices.Clone(commonFlags)
+	for _, c := range commands {
+		known = append(known, c.flags...)
+	}
+	for i := 0; i < len(args); i++ {
+		arg := args[i]
+		name, _, hasValue := cutFlag(arg)
+		switch {
+		case name == "":
+			return arg, slices.Concat(args[:i], args[i+1:]), nil
+		case name == "h" || name == "help":
+			return "help", nil, nil
+		case name == "version":
+			return "version", nil, nil
+		case !slices.Contains(known, name):
+			return "", nil, unknownFlag(arg, name, known)
+		case !hasValue:
+			i++
+		}
+	}
+	return "", nil, usagef(`a command is missing: demo, pub, sub or version; "autobus help" tells more`)
+}
+
+// cutFlag takes a flag apart: its name, "" if arg isn't one, and its value if
+// that follows a '='.
+func cutFlag(arg string) (name, value string, hasValue bool) {
+	if len(arg) < 2 || arg[0] != '-' || arg == "--" {
+		return "", "", false
+	}
+	name = strings.TrimPrefix(arg[1:], "-")
+	return strings.Cut(name, "=")
+}
+
+// parse takes the flags out of the arguments, wherever they stand. Package
+// flag would stop at the first argument that isn't one.
+func (t *tool) parse(args []string, c command) (rest []string, help bool, err error) {
+	known := slices.Concat(commonFlags, c.flags)
+	for i := 0; i < len(args); i++ {
+		arg := args[i]
+		if arg == "--" {
+			return append(rest, args[i+1:]...), false, nil
+		}
+		name, value, hasValue := cutFlag(arg)
+		switch {
+		case name == "":
+			rest = append(rest, arg)
+			continue
+		case name == "h" || name == "help":
+			return nil, true, nil
+		case !slices.Contains(known, name):
+			return nil, false, unknownFlag(arg, name, known)
+		case !hasValue:
+			i++
+			if i == len(args) {
+				return nil, false, usagef("-%s needs a value: -%s %s", name, name, flagValue[name])
+			}
+			value = args[i]
+		}
+		if err := t.set(name, value); err != nil {
+			return nil, false, err
+		}
+	}
+	return rest, false, nil
+}
+
+// flagValue is what a flag's value may look like.
+var flagValue = map[string]string{"url": autobus.DefaultURL, "namespace": "kitchen", "n": "10", "for": "30s"}
+
+func (t *tool) set(name, value string) error {
+	switch name {
+	case "url":
+		if t.url = value; value == "" {
+			return usagef("-url is empty; leave it out for %s", autobus.DefaultURL)
+		}
+	case "namespace":
+		t.namespace = value
+	case "n":
+		n, err := strconv.Atoi(value)
+		if err != nil || n < 1 {
+			return usagef("-n %s: want a number of events, 1 or more", quoteArg(value))
+		}
+		t.count = n
+	case "for":
+		period, err := time.ParseDuration(value)
+		if err != nil || period <= 0 {
+			hint := "want a time with its unit, as 10s, 500ms or 1h30m"
+			if n, err := strconv.ParseFloat(value, 64); err == nil && n > 0 {
+				hint += "; did you mean " + value + "s?"
+			}
+			return usagef("-for %s: %s", quoteArg(value), hint)
+		}
+		t.period = period
+	}
+	return nil
+}
+
+func unknownCommand(name string) error {
+	var names []string
+	for _, c := range commands {
+		if c.shown() {
+			names = append(names, c.name)
+		}
+	}
+	return usagef("there is no command %s%s", quoteArg(name), suggestion(name, names, ""))
+}
+
+func unknownFlag(arg, name string, known []string) error {
+	return usagef("there is no flag %s here%s", quoteArg(arg), suggestion(name, known, "-"))
+}
+
+// quoteArg is an argument as it was typed, where that is harmless to print.
+func quoteArg(arg string) string {
+	if quoted := strconv.Quote(arg); quoted[1:len(quoted)-1] != arg || arg == "" || strings.ContainsAny(arg, " ;,") {
+		return quoted
+	}
+	return arg
+}
+
+// suggestion names what was probably meant, or else what there is.
+func suggestion(name string, known []string, prefix string) string {
+	best, least := "", 3
+	for _, k := range known {
+		distance := editDistance(name, k)
+		if strings.HasPrefix(name, k) && len(k) > 1 || strings.HasPrefix(k, name) {
+			distance = 1
+		}
+		if distance < least && distance < max(2, len(k)) {
+			best, least = k, distance
+		}
+	}
+	if best != "" {
+		return "; did you mean " + prefix + best + "?"
+	}
+	return "; there are " + prefix + strings.Join(known, ", "+prefix)
+}
+
+// editDistance is how many letters must be added, left out or replaced to make
+// a of b.
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			diagonal, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, diagonal+cost)
+		}
+	}
+	return row[len(b)]
+}
+
+func (t *tool) version(_ context.Context, args []string) error {
+	if len(args) > 0 {
+		return usagef("version takes no argument, but here is %s", quoteArg(args[0]))
+	}
+	version := "(devel)"
+	if info, ok := debug.ReadBuildInfo(); ok {
+		version = cmp.Or(info.Main.Version, version)
+	}
+	fmt.Fprintln(t.stdout, "autobus", version, runtime.Version(), runtime.GOOS+"/"+runtime.GOARCH)
+	return nil
+}
+
+func (t *tool) help(_ context.Context, args []string) error {
+	if len(args) == 0 {
+		fmt.Fprint(t.stdout, "autobus publishes and shows events on a bus.\n\nUsage: autobus COMMAND [FLAGS] [ARGUMENTS]\n\n")
+		for _, c := range commands {
+			if c.shown() {
+				fmt.Fprintf(t.stdout, "  %-18s %s\n", c.usage, c.does)
+			}
+		}
+		fmt.Fprint(t.stdout, "\n", helpFlags, "\n", helpExit)
+		return nil
+	}
+	for _, c := range commands {
+		if c.name == args[0] && c.shown() {
+			fmt.Fprintf(t.stdout, "Usage: autobus %s [FLAGS]\n\n%s\n%s", c.usage, helpFor[c.name], helpFlags)
+			if slices.Contains(c.flags, "n") {
+				fmt.Fprint(t.stdout, helpSubFlags)
+			}
+			return nil
+		}
+	}
+	return unknownCommand(args[0])
+}
+
+const helpFlags = `Flags, before or behind the arguments:
+  -url URL           the bus; otherwise $AUTOBUS_URL, otherwise ` + autobus.DefaultURL + `
+  -namespace NAME    the namespace; otherwise $AUTOBUS_NAMESPACE, otherwise none
+`
+
+const helpSubFlags = `  -n COUNT           end after this many events
+  -for TIME          end after this time, as 10s or 1h30m
+`
+
+const helpExit = `The exit status is 0, 1 when something failed, or 2 for a mistake on the
+command line. Ctrl-C ends every command in good order.
+`
+
+var helpFor = map[string]string{
+	"demo": `The program starts itself a second time. One process publishes Ping, the other
+hears it and publishes Pong, and both say so. It ends within 5 seconds, with
+status 0 if events crossed, or with advice and status 1 if none did.
+The namespace is "demo", if none is given.
+`,
+	"pub": `It publishes one event of the type and ends when it is sent:
+
+  autobus pub Ping '{"id": 1}'
+  autobus pub Ping                        the same as with '{}'
+
+With '-' in the place of the JSON, or when standard input is a pipe or a file
+and there is no JSON, each line of it is an object, and so an event:
+
+  autobus pub Ping - <pings.jsonl
+
+(In a script whose own input is a pipe, write '{}' for an event without fields.)
+
+Without a type, the lines are those that "autobus sub" writes into a pipe or
+file, so that events can be recorded and played back, or carried to another
+bus:
+
+  autobus sub >events.jsonl               and later: autobus pub - <events.jsonl
+  autobus sub | ssh elsewhere autobus pub -
+
+At a line that can't be published it stops, says which, and ends with status 1;
+the lines before it are published.
+`,
+	"sub": `It shows every event of these types, or of all, until Ctrl-C. On a terminal a
+line has the time, the type and the JSON; characters that could change what the
+terminal shows are escaped. In a pipe or file a line is a JSON object:
+
+  {"time":"2026-01-02T15:04:05.123456789Z","channel":"autobus::Ping","type":"Ping","event":{"type":"Ping","id":1}}
+
+With -n and -for together, the status is 1 if the time is up before the events
+are there.
+`,
+	"version": "It prints the version, that of Go, and the system it was built for.\n",
+	"help":    "It prints how a command is used.\n",
+}
+
+// bus is the bus that flags and environment name.
+func (t *tool) bus() *autobus.Bus {
+	return &autobus.Bus{URL: t.url, Namespace: t.namespace, Logger: logger{t.stderr}}
+}
+
+// shownURL is the bus's URL without a password that may be in it.
+func (t *tool) shownURL() string {
+	u, err := url.Parse(t.url)
+	if err != nil {
+		return "a bus" // Start tells what is wrong with the URL
+	}
+	return u.Redacted()
+}
+
+// checkType returns what is wrong with the name of a type.
+func checkType(name string) error {
+	if _, err := autobus.Marshal(autobus.Raw{Name: name}); err != nil {
+		return usagef("%s", strings.TrimPrefix(err.Error(), "autobus: "))
+	}
+	return nil
+}
+
+// warn tells what the bus has dropped or lost.
+func (t *tool) warn(s autobus.Stats) {
+	for _, w := range []struct {
+		n    uint64
+		text string
+	}{
+		{s.Lost, "of any type lost on the way: their senders' numbering has gaps"},
+		{s.DroppedOverflow, "dropped: they came faster than they could be written"},
+		{s.DroppedAbandoned, "not handled any more at the end"},
+		{s.DroppedMalformed, "dropped: not what a bus sends, or bad JSON"},
+		{s.DroppedType, "dropped: their type isn't that of their channel"},
+		{s.DroppedInvalid, "dropped: invalid"},
+		{s.DroppedOversized, "dropped: too large"},
+		{s.Unsent, "not sent"},
+	} {
+		switch w.n {
+		case 0:
+		case 1:
+			fmt.Fprintf(t.stderr, "autobus: warning: 1 message %s\n", w.text)
+		default:
+			fmt.Fprintf(t.stderr, "autobus: warning: %d messages %s\n", w.n, w.text)
+		}
+	}
+}
+
+// logger shows what a bus logs, one line each.
+type logger struct{ w io.Writer }
+
+func (logger) Debug(string, ...any)            {}
+func (logger) Info(string, ...any)             {}
+func (l logger) Warn(msg string, args ...any)  { l.write("warning: ", msg, args) }
+func (l logger) Error(msg string, args ...any) { l.write("", msg, args) }
+
+func (l logger) write(level, msg string, args []any) {
+	line := "autobus: " + level + strings.TrimPrefix(msg, "autobus: ")
+	for i := 0; i+1 < len(args); i += 2 {
+		// Quoted, since it may come from anyone on the network.
+		line += fmt.Sprintf(" %v=%s", args[i], quoteArg(fmt.Sprint(args[i+1])))
+	}
+	fmt.Fprintln(l.w, line)
+}
+
+// isTerminal reports whether v is a terminal.
+func isTerminal(v any) bool {
+	f, ok := v.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
+		return false
+	}
+	null, err := os.Stat(os.DevNull)
+	return err != nil || !os.SameFile(info, null)
+}
+
+// lockedWriter lets a bus's goroutines write beside the program's.
+type lockedWriter struct {
+	mu sync.Mutex // guards w
+	w  io.Writer
+}
+
+func (l *lockedWriter) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(b)
+}
