@@ -582,24 +582,15 @@ func (o *outbox) close() {
 	}
 }
 
-// drop gives up all messages, and returns how many they were.
-func (o *outbox) drop() (n int) {
+// drop gives up all messages.
+func (o *outbox) drop() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, batch := range o.batches {
-		n += len(batch.messages)
+		o.unsent += uint64(len(batch.messages))
 		o.bytes -= len(batch.payloads)
 	}
 	o.batches = nil
-	o.unsent += uint64(n)
-	return n
-}
-
-// lost returns how many messages could not be sent.
-func (o *outbox) lost() int {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return int(o.unsent)
 }
 
 // write hands on what gathers in the outbox, until it is closed and empty:
@@ -725,7 +716,7 @@ func (b *Bus) Start(ctx context.Context) error {
 	switch {
 	case stop != nil:
 		s.stopErr = b.shutDown(stop, s, err == nil)
-		b.end(s, err == nil)
+		b.end()
 		return ErrStopped
 	case err != nil:
 		b.refuse(s)
@@ -733,7 +724,8 @@ func (b *Bus) Start(ctx context.Context) error {
 		s.cancelSend()
 		b.abandonQueues()
 		b.out.reset(s.wasClosed)
-		b.end(s, false)
+		b.detach(s, false)
+		b.end()
 	}
 	return err
 }
@@ -854,7 +846,7 @@ func (b *Bus) Stop(ctx context.Context) error {
 		b.state = stopping
 		b.mu.Unlock()
 		err := b.shutDown(ctx, s, true)
-		b.end(s, true)
+		b.end()
 		return err
 	case starting: // Start does it, once it has come back
 		b.state = stopping
@@ -873,8 +865,7 @@ func (b *Bus) Stop(ctx context.Context) error {
 	}
 }
 
-// shutDown ends a session, whose transport is up or has not come up. The
-// transport is left to end.
+// shutDown ends a session, whose transport is up or has not come up.
 func (b *Bus) shutDown(ctx context.Context, s *session, up bool) error {
 	jobs := b.scheduler.stop(ctx)
 	if up {
@@ -894,22 +885,28 @@ func (b *Bus) shutDown(ctx context.Context, s *session, up bool) error {
 		}
 	}
 
+	before := b.Stats().Unsent
 	b.out.close()
-	unsent, err := 0, ctx.Err()
 	if up {
 		select {
 		case <-s.written:
 		case <-ctx.Done():
-			before := b.out.lost()
 			s.cancelSend()
 			<-s.written
-			unsent = b.out.lost() - before
-		}
-		if err = ctx.Err(); err == nil {
-			err = s.transport.Flush(ctx)
 		}
 	} else {
-		unsent = b.out.drop()
+		b.out.drop()
+	}
+	err := ctx.Err()
+	if up && err == nil {
+		err = s.transport.Flush(ctx)
+	}
+	if closeErr := b.detach(s, up); err == nil {
+		err = closeErr
+	}
+	unsent := 0
+	if ctx.Err() != nil || !up { // what was sent and not confirmed is among them
+		unsent = int(b.Stats().Unsent - before)
 	}
 	s.abandon()
 	s.cancelSend()
@@ -939,21 +936,27 @@ func (b *Bus) shutDown(ctx context.Context, s *session, up bool) error {
 	return nil
 }
 
-// end closes the transport if it is up, and makes the bus a stopped one.
-func (b *Bus) end(s *session, up bool) {
+// detach takes the transport off the bus, and closes it if it is up.
+func (b *Bus) detach(s *session, up bool) (err error) {
 	b.wiring.Lock()
 	defer b.wiring.Unlock()
 	if up {
-		if err := s.transport.Close(); err != nil {
-			s.log.Warn("autobus: the transport didn't close well", "error", err)
-		}
+		err = s.transport.Close()
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if t, ok := s.transport.(StatsTransport); ok && up {
 		t.AddStats(&b.past)
 	}
-	b.state, b.session = stopped, nil
+	b.session = nil
+	return err
+}
+
+// end makes the bus a stopped one.
+func (b *Bus) end() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.state = stopped
 	close(b.ended)
 }
 

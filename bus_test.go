@@ -705,8 +705,8 @@ func TestMistakes(t *testing.T) {
 		want string
 	}{
 		{started.Start(background), "autobus: Start: the bus is started already"},
-		{(&Bus{URL: "host:5000"}).Start(background), "autobus: the URL has no scheme: want udp://group:port or mem://name"},
-		{(&Bus{URL: "carrier-pigeon://coop"}).Start(background), `autobus: URL scheme "carrier-pigeon" is unknown: want udp://group:port or mem://name`},
+		{(&Bus{URL: "host:5000"}).Start(background), "autobus: the URL has no scheme: want udp://group:port, redis://host:port or mem://name"},
+		{(&Bus{URL: "carrier-pigeon://coop"}).Start(background), `autobus: URL scheme "carrier-pigeon" is unknown: want udp://group:port, redis://host:port or mem://name`},
 		{(&Bus{URL: "mem://"}).Start(background), `autobus: URL "mem://": want mem://name, with any name`},
 		{(&Bus{Namespace: "\xff"}).Start(background), `autobus: the namespace "\xff" isn't valid UTF-8`},
 		{(&Bus{Backlog: -1}).Start(background), "autobus: Backlog is -1, want a number of bytes, or 0 for 8 MiB"},
