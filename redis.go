@@ -1348,6 +1348,9 @@ func (l *listener) acknowledge(p push) {
 			}
 			channel = told
 			delete(l.told, told)
+			if l.shard != nil {
+				l.shard.ended(told)
+			}
 			l.mu.Lock()
 			l.changed[told] = struct{}{}
 			l.mu.Unlock()
@@ -1384,7 +1387,10 @@ func (l *listener) refusal(e serverError) error {
 		channel := refused.channels[0]
 		if slot, addr, ok := e.moved(l.conn.addr); ok && l.shard != nil {
 			delete(l.told, channel)
-			l.shard.moved(channel, slot, addr)
+			if !l.shard.moved(channel, slot, addr) {
+				l.denied[channel] = struct{}{}
+				l.again = time.Now().Add(clusterPause)
+			}
 			return nil
 		}
 		if l.session.starting.Load() {

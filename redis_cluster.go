@@ -25,8 +25,10 @@ const (
 	// reads it in between.
 	checkIdle = time.Second
 
-	// clusterPause follows a round in which no node took a message.
+	// clusterPause follows a round in which no node took a message, or hops
+	// from node to node: while a slot moves, they may disagree.
 	clusterPause = 100 * time.Millisecond
+	clusterHops  = 5
 )
 
 // slotOf is a channel's hash slot: CRC16 of the channel, or of what its first
@@ -172,6 +174,7 @@ func (p *shardPublisher) Send(ctx context.Context, messages []Message) (lost int
 		p.todo = append(p.todo, i)
 	}
 	var problem error
+	hops := 0
 	for len(p.todo) > 0 {
 		if ctx.Err() != nil || p.session.running.Err() != nil {
 			return lost + len(p.todo), p.stopped(ctx)
@@ -182,7 +185,9 @@ func (p *shardPublisher) Send(ctx context.Context, messages []Message) (lost int
 		if err != nil {
 			problem = err
 		}
-		if len(p.todo) == before && !moved && !p.pause(ctx) {
+		if len(p.todo) < before {
+			hops = 0
+		} else if hops++; (!moved || hops%clusterHops == 0) && !p.pause(ctx) {
 			return lost + len(p.todo), p.stopped(ctx)
 		}
 		if len(p.todo) > 0 { // the subscriptions have lost their node too
@@ -404,6 +409,7 @@ type shardSubscriber struct {
 	wanted map[string]*shardNode // by channel; nil before Start
 	acked  map[string]struct{}
 	nodes  map[string]*shardNode // by address
+	hops   map[string]int        // how often a channel was sent on since it was last in force
 	ready  bool                  // Start knows
 
 	inForce chan struct{} // closed while all of wanted is acknowledged
@@ -453,6 +459,7 @@ func (r *shardSubscriber) Unsubscribe(channel string) {
 	}
 	delete(r.wanted, channel)
 	delete(r.acked, channel)
+	delete(r.hops, channel)
 }
 
 func (r *shardSubscriber) await(ctx context.Context) {
@@ -489,6 +496,7 @@ func (r *shardSubscriber) stop() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.wanted, r.acked, r.nodes = make(map[string]*shardNode), make(map[string]struct{}), make(map[string]*shardNode)
+	r.hops = make(map[string]int)
 }
 
 // node returns the node at addr, which it starts if need be. mu is held.
@@ -556,20 +564,37 @@ func (n *shardNode) acknowledged(channel string) {
 	n.of.mu.Lock()
 	if n.of.wanted[channel] == n {
 		n.of.acked[channel] = struct{}{}
+		delete(n.of.hops, channel)
 	}
 	n.of.mu.Unlock()
 	n.of.check()
 }
 
-// moved gives a channel to the node that has its slot now.
-func (n *shardNode) moved(channel string, slot uint16, addr string) {
+// ended takes note that a node has ended a subscription: the slot moves.
+func (n *shardNode) ended(channel string) {
 	n.of.mu.Lock()
 	defer n.of.mu.Unlock()
+	if n.of.wanted[channel] == n {
+		n.of.lack(channel)
+	}
+}
+
+// moved gives a channel to the node that has its slot now, unless it has come
+// round too often: then it stays for a pause.
+func (n *shardNode) moved(channel string, slot uint16, addr string) bool {
+	n.of.mu.Lock()
+	defer n.of.mu.Unlock()
+	if n.of.wanted[channel] != n || n.of.session == nil {
+		n.Unsubscribe(channel)
+		return true
+	}
+	if n.of.hops[channel]++; n.of.hops[channel]%clusterHops == 0 {
+		return false
+	}
 	n.of.slots.set(slot, addr)
 	n.Unsubscribe(channel)
-	if n.of.wanted[channel] == n && n.of.session != nil {
-		n.of.assign(channel)
-	}
+	n.of.assign(channel)
+	return true
 }
 
 // scatter gives the channels to other nodes, which know who has them now.
