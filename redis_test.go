@@ -1259,6 +1259,7 @@ func TestServerOrder(t *testing.T) {
 			if s := from.Stats(); s.Sent != uint64(events) || s.Unsent != 0 {
 				t.Errorf("%+v", s)
 			}
+			until(t, "the last handler to be counted", func() bool { return to.Stats().Handled >= uint64(events) })
 			if s := to.Stats(); s.Handled != uint64(events) || s.Received != uint64(events) {
 				t.Errorf("%+v", s)
 			}
