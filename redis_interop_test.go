@@ -12,6 +12,10 @@ import (
 	"testing"
 )
 
+func init() {
+	encryptedOn["redis"] = func(t testing.TB) string { return newServer(t).url("", "") }
+}
+
 // A URL means to Python's redis package what it means here, and each gets the
 // other's bytes from the channel as they were sent.
 func TestInteropRedisPackage(t *testing.T) {
