@@ -20,7 +20,7 @@ var ErrCancelJob = errors.New("autobus: cancel this job")
 
 const (
 	minPeriod = time.Microsecond       // a timer is no finer
-	maxPeriod = 100 * 8766 * time.Hour // a hundred years; ten of them fit the clocks' 64 bits
+	maxPeriod = 100 * 8766 * time.Hour // a hundred years, which nanoseconds in 64 bits hold from here
 	maxWait   = 30 * time.Second       // how long a step of the wall clock may go unnoticed
 	stopGrace = 10 * time.Second       // what Run leaves the running jobs, as Bus.Run does
 	lateness  = time.Second            // how late a run due before Until may start after it
@@ -45,10 +45,10 @@ const (
 // zone that In names or else the local one: where the clock is put forward
 // over such a time, the run comes later by as much, and the next is back on
 // its time; where the clock is put back, a time that comes round twice counts
-// the first time. Hours and minutes with an At are passed over where
-// there is no such time, and keep a whole hour or minute between them. Days
-// and weeks that don't come to whole days (Every(1.5).Days()) are lengths of
-// 24-hour days.
+// the first time. Hours and minutes with an At are passed over where there is
+// no such time, and keep a whole hour or minute between them. Days and weeks
+// that don't come to whole days (Every(1.5).Days()) are lengths of 24-hour
+// days.
 //
 // The zones come from the system's time zone database. On a device without
 // one, import _ "time/tzdata" or build with -tags timetzdata, which adds
@@ -532,7 +532,7 @@ func onDay(d int64, at time.Duration, in *time.Location) time.Time {
 }
 
 // wall returns what the clock on the wall shows, in seconds; dayOf its day,
-// and timeOfDay how long that day is by it.
+// and timeOfDay the rest.
 func wall(t time.Time) int64 {
 	_, offset := t.Zone()
 	return t.Unix() + int64(offset)
@@ -562,8 +562,8 @@ func mod(a, b int64) int64 { return ((a % b) + b) % b }
 // Lengths of time keep a fixed rate on the monotonic clock: they neither drift
 // nor notice that the wall clock is set. On most systems that clock stands
 // still while the machine is suspended. Times on the wall follow the wall
-// clock: a step of it is met within 30 seconds, and a time that has had its
-// run has no second one when the clock is set back. If runs were missed there is
+// clock: a step of it is met within 30 seconds, and a time that has had its run
+// has no second one when the clock is set back. If runs were missed there is
 // one run at once, and the next one is in the future.
 //
 // A job never overlaps itself: a run that falls due while the one before goes
@@ -812,8 +812,8 @@ func (j *Job) Last() time.Time {
 }
 
 // Skipped returns how many times have had no run of their own: because the
-// run before went on, or because the scheduler got to them so late that the next had
-// come.
+// run before went on, or because the scheduler, or the whole machine, slept
+// until the next had come.
 func (j *Job) Skipped() uint64 {
 	j.s.mu.Lock()
 	defer j.s.mu.Unlock()
@@ -875,7 +875,9 @@ func (s *Scheduler) stop(ctx context.Context) (running string) {
 	s.mayBeIdle() // Another stop may be waiting.
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	running = s.runningNames()
+	if s.active.Load() > 0 {
+		running = s.runningNames()
+	}
 	if s.jobs == jobs {
 		s.abandon()
 		s.jobs = nil
