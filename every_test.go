@@ -1203,3 +1203,51 @@ func TestRecurrenceTo(t *testing.T) {
 		t.Error(seen)
 	}
 }
+
+// TestOverMidnight is about changes of the clock over midnight.
+func TestOverMidnight(t *testing.T) {
+	for _, c := range []struct {
+		r          Recurrence
+		zone       string
+		from, want string
+	}{
+		// From 23:00 to 00:00: the run of Saturday comes on Sunday.
+		{Every(1).Day().At("23:30"), "America/Nuuk", "2025-03-29 22:30:00 -02", "2025-03-30 00:30:00 -01"},
+		{Every(1).Day().At("23:30"), "America/Nuuk", "2025-03-30 00:10:00 -01", "2025-03-30 00:30:00 -01"},
+		{Every(1).Day().At("23:30"), "America/Nuuk", "2025-03-30 00:30:00 -01", "2025-03-30 23:30:00 -01"},
+		{Every(1).Saturday().At("23:30"), "America/Nuuk", "2025-03-30 00:10:00 -01", "2025-03-30 00:30:00 -01"},
+		{Every(1).Saturday().At("23:30"), "America/Nuuk", "2025-03-30 00:30:00 -01", "2025-04-05 23:30:00 -01"},
+		{Every(1).Day().At("23:45"), "Asia/Pyongyang", "2018-05-05 00:10:00 +09", "2018-05-05 00:15:00 +09"},
+		// From 00:01 back to 23:01: Sunday began an hour before.
+		{Every(1).Day().At("00:00:30"), "America/St_Johns", "2010-11-06 23:30:00 -0330", "2010-11-08 00:00:30 -0330"},
+		{Every(1).Day().At("23:30"), "America/St_Johns", "2010-11-06 23:15:00 -0330", "2010-11-07 23:30:00 -0330"},
+		{Every(2).Days().At("12:00"), "America/St_Johns", "2010-11-06 23:15:00 -0230", "2010-11-08 12:00:00 -0330"},
+		{Every(2).Days().At("12:00"), "America/St_Johns", "2010-11-07 00:00:30 -0230", "2010-11-09 12:00:00 -0330"},
+		{Every(2).Days().At("12:00"), "America/St_Johns", "2010-11-06 23:15:00 -0330", "2010-11-09 12:00:00 -0330"},
+		// Apia left out 30 December 2011.
+		{Every(1).Day().At("10:00"), "Pacific/Apia", "2011-12-29 10:00:00 -10", "2011-12-31 10:00:00 +14"},
+		{Every(1).Day().At("10:00"), "Pacific/Apia", "2011-12-31 10:00:00 +14", "2012-01-01 10:00:00 +14"},
+		{Every(1).Friday().At("10:00"), "Pacific/Apia", "2011-12-29 10:00:00 -10", "2011-12-31 10:00:00 +14"},
+		// The offset changed by 44:30.
+		{Every(1).Hour().At(":30"), "Africa/Monrovia", "1972-01-06 23:30:00 -004430", "1972-01-07 01:30:00 +00"},
+	} {
+		loc := zone(t, c.zone)
+		from, err := time.Parse("2006-01-02 15:04:05 -07", c.from)
+		for _, layout := range []string{"2006-01-02 15:04:05 -0700", "2006-01-02 15:04:05 -070000"} {
+			if err != nil {
+				from, err = time.Parse(layout, c.from)
+			}
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		next, _ := c.r.In(loc).Next(from)
+		layout := "2006-01-02 15:04:05 -07"
+		if _, offset := next.Zone(); offset%3600 != 0 {
+			layout += "00"
+		}
+		if got := next.Format(layout); got != c.want {
+			t.Errorf("%v in %s: Next(%s) = %s, want %s", c.r, c.zone, c.from, got, c.want)
+		}
+	}
+}
