@@ -249,8 +249,9 @@ type Bus struct {
 	// Keys encrypt the bus: the first one seals what is published, and what
 	// none of them opens is discarded. Without keys the bus is plaintext. All
 	// its processes, Python's included, need a key in common; the type of an
-	// event, its size and its time stay visible, and who has the key can speak
-	// for anyone, in any namespace.
+	// event, its size and its time stay visible. Who has the key can speak for
+	// anyone; who hasn't can still carry a recorded message to a namespace with
+	// the same key, or to a process that hasn't had it.
 	//
 	// To change the key while everything runs, restart the processes one by
 	// one, three times:
@@ -268,12 +269,12 @@ type Bus struct {
 	// which the sender's may be a minute ahead. Without it, who records a
 	// message can play it back for ever; with it, that is discarded too: the
 	// bus remembers the messages of that age, the newest 262,144 of them, in up
-	// to 13 MiB. When more than these come within MaxAge, what is older than
+	// to 14 MiB. When more than these come within MaxAge, what is older than
 	// they are is discarded as well, since it might be a replay. A bus that is
 	// made anew, as in a new process, remembers nothing.
 	//
-	// An event's age counts from Publish, and includes its time in the
-	// backlog.
+	// An event's age counts from Publish, or from Start if that came later,
+	// and includes its time in the backlog.
 	MaxAge time.Duration
 
 	// Backlog bounds the payload bytes of unsent messages that the bus holds
@@ -780,6 +781,9 @@ func (b *Bus) checkFields() (Transport, error) {
 	}
 	if slices.Contains(b.Keys, Key{}) {
 		return nil, &failure{text: "one of Keys is zero: want GenerateKey, ParseKey or DeriveKey, and their errors looked at"}
+	}
+	if b.MaxAge > 0 && len(b.Keys) == 0 {
+		return nil, &failure{text: "MaxAge is set and Keys are not: without keys, a message has no age"}
 	}
 	if b.MaxAge < 0 {
 		return nil, &failure{text: "MaxAge is " + b.MaxAge.String() + ", want a time, or 0 for any age"}

@@ -476,6 +476,8 @@ func (r Recurrence) nextOnDay(n int64, at time.Duration, after time.Time) time.T
 	if n > 1 {
 		if !onDay(today+1, 0, in).After(after) {
 			today++ // The clock was put back over midnight: tomorrow began before.
+		} else if !r.onWeekday && !onDay(today-1, at, in).Before(after) {
+			today-- // A gap has moved yesterday's time to today.
 		}
 	} else {
 		today-- // A gap may have moved yesterday's run to today.
@@ -962,10 +964,10 @@ func (s *Scheduler) due(now time.Time, mono int64) *Job {
 	for {
 		// How late the first of each queue is.
 		timed, dated := int64(-1), int64(-1)
-		if len(s.timed) > 0 {
+		if len(s.timed) > 0 && s.timed[0].when < never {
 			timed = mono - s.timed[0].when
 		}
-		if len(s.dated) > 0 {
+		if len(s.dated) > 0 && s.dated[0].when < never {
 			dated = nanos(now) - s.dated[0].when
 		}
 		if timed < 0 && dated < 0 {
@@ -977,6 +979,7 @@ func (s *Scheduler) due(now time.Time, mono int64) *Job {
 		}
 		j := (*first)[0].job
 		if j.r.over(now) && late > int64(lateness) {
+			s.skip(j, 1)
 			s.drop(j)
 			continue
 		}

@@ -1251,3 +1251,40 @@ func TestOverMidnight(t *testing.T) {
 		}
 	}
 }
+
+// A job that counts from its completion waits for that, and not to be due, also
+// where a test says that it is long ago.
+func TestAfterCompletionLongAgo(t *testing.T) {
+	var s Scheduler
+	at := time.Date(2024, 1, 15, 10, 0, 0, 0, time.UTC)
+	s.RunPending(t.Context(), at)
+	ran := 0
+	if _, err := s.Schedule(Every(1).Minute().AfterCompletion(), func(context.Context) error { ran++; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		at = at.Add(time.Minute)
+		s.RunPending(t.Context(), at)
+	}
+	if ran != 3 {
+		t.Errorf("%d runs", ran)
+	}
+}
+
+// A gap that moves a run over midnight doesn't move those that follow.
+func TestEveryOtherDayOverMidnight(t *testing.T) {
+	nuuk, err := time.LoadLocation("America/Nuuk")
+	if err != nil {
+		t.Skip("no zone database")
+	}
+	r := Every(2).Days().At("23:30").In(nuuk)
+	at := time.Date(2024, 3, 28, 23, 30, 0, 0, nuuk) // the gap is on 30 March, from 23:00
+	var got []string
+	for range 4 {
+		at, _ = r.Next(at)
+		got = append(got, at.In(nuuk).Format("2 15:04"))
+	}
+	if want := []string{"31 00:30", "1 23:30", "3 23:30", "5 23:30"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}

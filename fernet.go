@@ -25,8 +25,10 @@ import (
 var ErrToken = errors.New("autobus: invalid token")
 
 // A Key seals and opens events: whoever has it can read them and write them.
-// Printed, logged or marshalled it shows no secret; [Key.Encode] is the one
-// way out. (Only fmt's verbs for numbers, such as %d, print its bytes.)
+// Printed, logged, or marshalled as text or JSON it shows no secret;
+// [Key.Encode] is the one way out. What it can't help: fmt's verbs for numbers,
+// such as %d, print its bytes, and so does fmt for a struct that has a Key in
+// an unexported field, where it calls no methods.
 type Key [keySize]byte
 
 const (
@@ -400,9 +402,13 @@ func (e *engine) verify(b, tag []byte) bool {
 	return hmac.Equal(e.mac.Sum(e.sum[:0]), tag)
 }
 
-// maxReplays is how many tokens replays remembers: up to 13 MiB of them, and a
+// maxReplays is how many tokens replays remembers: up to 14 MiB of them, and a
 // minute's at 4,369 a second.
 const maxReplays = 1 << 18
+
+// maxSpans bounds the spans of time that replays has forgotten: each time the
+// clock is put back begins another.
+const maxSpans = 16
 
 // replays knows the tokens that were opened, to tell when one comes again. It
 // never takes a token twice: those that are as old as one that it has
@@ -411,8 +417,11 @@ type replays struct {
 	mu    sync.Mutex          // guards the rest
 	known map[uint64]struct{} // by tag: 64 bits, which no one can choose
 	heap  []stamp             // the known, each no older than its parent's
-	since uint64              // tokens of this second and later are all known
+	spans []span              // whose tokens it may have forgotten, in the order it did
 }
+
+// A span is some seconds: from, and up to but without to.
+type span struct{ from, to uint64 }
 
 // fresh says whether it is the first time that s comes. Those before the second
 // of oldest, which are refused for their age, it forgets.
@@ -422,8 +431,13 @@ func (r *replays) fresh(s stamp, oldest uint64) bool {
 	for len(r.heap) > 0 && r.heap[0].time < oldest {
 		r.forget()
 	}
-	if _, ok := r.known[s.tag]; ok || s.time < r.since {
+	if _, ok := r.known[s.tag]; ok {
 		return false
+	}
+	for _, span := range r.spans {
+		if span.from <= s.time && s.time < span.to {
+			return false
+		}
 	}
 	if len(r.heap) == maxReplays {
 		if s.time <= r.heap[0].time {
@@ -448,7 +462,15 @@ func (r *replays) fresh(s stamp, oldest uint64) bool {
 // forget forgets the oldest.
 func (r *replays) forget() {
 	delete(r.known, r.heap[0].tag)
-	r.since = max(r.since, r.heap[0].time+1)
+	t, last := r.heap[0].time, len(r.spans)-1
+	switch {
+	case last >= 0 && t >= r.spans[last].from:
+		r.spans[last].to = max(r.spans[last].to, t+1)
+	case last+1 < maxSpans: // the first, or the clock was put back
+		r.spans = append(r.spans, span{t, t + 1})
+	default:
+		r.spans[last].from = t
+	}
 	n := len(r.heap) - 1
 	s := r.heap[n]
 	r.heap = r.heap[:n]

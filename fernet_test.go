@@ -793,3 +793,31 @@ func TestInteropFernetRotation(t *testing.T) {
 		}
 	}
 }
+
+// After the clock was put back, new tokens are taken, and old ones still once.
+func TestReplaysAfterClockStep(t *testing.T) {
+	const now = 1_000_000
+	var r replays
+	for n := range uint64(100) { // an hour ahead
+		if !r.fresh(stamp{now + 3600 + n, n}, now+3540+n) {
+			t.Fatal("refused", n)
+		}
+	}
+	for n := range uint64(200) {
+		if !r.fresh(stamp{now + n, 1000 + n}, now-60+n) {
+			t.Fatal("refused after the step, ", n)
+		}
+	}
+	for n := range uint64(200) {
+		if r.fresh(stamp{now + n, 1000 + n}, 0) || n < 100 && r.fresh(stamp{now + 3600 + n, n}, 0) {
+			t.Fatal("taken twice", n)
+		}
+	}
+	for n := range uint64(1000) { // a clock that never settles
+		r.fresh(stamp{now - 10*n, 5000 + n}, now+1)
+		r.fresh(stamp{now + 10, 9000 + n}, now+5)
+	}
+	if len(r.spans) > maxSpans {
+		t.Error(len(r.spans))
+	}
+}

@@ -15,6 +15,9 @@ import (
 func (t *tool) keygen(ctx context.Context, args []string) error {
 	switch {
 	case len(args) > 0:
+		if t.passphrase { // which may be this
+			return usagef("keygen takes no argument; -passphrase takes no value, it asks")
+		}
 		return usagef("keygen takes no argument, but here is %s", quoteArg(args[0]))
 	case t.passphrase && t.salt == "":
 		return usagef("-passphrase needs a salt too, the same on all machines: autobus keygen -passphrase -salt kitchen")
@@ -128,6 +131,9 @@ func (t *tool) setKeys(flag, value string) error {
 	text := value
 	if flag == "key-file" {
 		content, err := os.ReadFile(value)
+		if _, keyErr := autobus.ParseKey(value); err != nil && keyErr == nil {
+			return usagef("-key-file wants a file's name, and here is a key")
+		}
 		if err != nil {
 			return fmt.Errorf("autobus: -key-file: %w", err)
 		}
@@ -141,7 +147,8 @@ func (t *tool) setKeys(flag, value string) error {
 
 // environmentKeys takes the keys of the environment, if no flag gave any.
 func (t *tool) environmentKeys() error {
-	if text := os.Getenv("AUTOBUS_KEY"); text != "" && t.keysFrom == "" {
+	// Set but empty, it is a mistake that would publish secrets in the clear.
+	if text, set := os.LookupEnv("AUTOBUS_KEY"); set && t.keysFrom == "" {
 		return t.parseKeys("$AUTOBUS_KEY", text)
 	}
 	return nil

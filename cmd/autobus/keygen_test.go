@@ -103,7 +103,7 @@ func TestKeys(t *testing.T) {
 	t.Setenv("AUTOBUS_KEY", key+","+old)
 	environment := listen(t, "-n", "3", "-url", url)
 	onlyNew := listen(t, "-n", "2", "-url", url, "-key", key)
-	t.Setenv("AUTOBUS_KEY", "")
+	unsetenv(t, "AUTOBUS_KEY")
 	without := listen(t, "-n", "1", "-url", url)
 
 	mustCall(t, "", "pub", "Ping", `{"n":1}`, "-url", url, "-key-file", file)
@@ -113,7 +113,7 @@ func TestKeys(t *testing.T) {
 	}
 	t.Setenv("AUTOBUS_KEY", key)
 	mustCall(t, "", "pub", "Ping", `{"n":3}`, "-url", url)
-	t.Setenv("AUTOBUS_KEY", "")
+	unsetenv(t, "AUTOBUS_KEY")
 	mustCall(t, "", "pub", "Ping", `{"n":4}`, "-url", url)
 
 	for _, c := range []struct {
@@ -141,4 +141,11 @@ func TestKeys(t *testing.T) {
 			t.Errorf("a key is told: %s", stderr)
 		}
 	}
+}
+
+// unsetenv takes a variable out of the environment, until the test ends.
+func unsetenv(t *testing.T, name string) {
+	t.Helper()
+	t.Setenv(name, "") // which has it put back
+	os.Unsetenv(name)
 }

@@ -291,6 +291,9 @@ func unknownCommand(name string) error {
 }
 
 func unknownFlag(arg, name string, known []string) error {
+	if before, _, hasValue := strings.Cut(arg, "="); hasValue { // which may be a secret
+		arg = before
+	}
 	return usagef("there is no flag %s here%s", quoteArg(arg), suggestion(name, known, "-"))
 }
 
@@ -449,7 +452,7 @@ are there. Ctrl-C ends it with status 0 in any case.
 `,
 	"keygen": `It prints a new random key, alone on a line:
 
-  autobus keygen >bus.key
+  (umask 077; autobus keygen >bus.key)
   autobus sub -key-file bus.key
 
 With -passphrase it prints the key that belongs to a passphrase and a salt, the
