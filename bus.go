@@ -2,7 +2,7 @@
 // in one process, and its handlers run in every other process on the bus.
 //
 // By default the bus is UDP multicast on the local network, with no server and
-// no configuration. It is the sibling of the Python package autobus 1.0.0 and
+// no configuration; a URL puts it on Redis pub/sub (see [Bus]). It is the sibling of the Python package autobus 1.0.0 and
 // shares its wire, so Go and Python processes sit on one bus.
 //
 // # Events
