@@ -313,10 +313,12 @@ type Bus struct {
 
 	replays replays // what was opened, under MaxAge
 
-	received, delivered, handled, failed atomic.Uint64
-	discarded                            [causes]atomic.Uint64
-	discardLog                           [causes]occasionally
-	sendLog                              occasionally
+	received                   atomic.Uint64
+	_                          [64]byte // keeps apart what the transport counts and what the handlers do
+	delivered, handled, failed atomic.Uint64
+	discarded                  [causes]atomic.Uint64
+	discardLog                 [causes]occasionally
+	sendLog                    occasionally
 }
 
 type state uint8
@@ -627,8 +629,12 @@ func (b *Bus) send(s *session, batch *batch, messages []Message) []Message {
 	o := &b.out
 	start := 0
 	o.mu.Lock()
+	name, channel := "", ""
 	for _, m := range batch.messages {
-		messages = append(messages, Message{o.channel(m.name), batch.payloads[start:m.end]})
+		if m.name != name { // most are of one type
+			name, channel = m.name, o.channel(m.name)
+		}
+		messages = append(messages, Message{channel, batch.payloads[start:m.end]})
 		start = m.end
 	}
 	o.mu.Unlock()
@@ -1003,7 +1009,7 @@ type Subscription struct {
 
 	mu      sync.Mutex // guards the rest
 	room    sync.Cond  // told when a message leaves the queue, under Block
-	queue   []message  // a ring
+	queue   []message  // a ring; its length is a power of two
 	head    int        // where its first message is
 	count   int
 	bytes   int
@@ -1301,7 +1307,7 @@ func (s *Subscription) push(ctx context.Context, session *session, m message) {
 		copy(queue[n:], s.queue[:s.head])
 		s.queue, s.head = queue, 0
 	}
-	s.queue[(s.head+s.count)%len(s.queue)] = m
+	s.queue[(s.head+s.count)&(len(s.queue)-1)] = m
 	s.count++
 	s.bytes += m.size()
 	if s.running < s.concurrency {
@@ -1315,7 +1321,7 @@ func (s *Subscription) push(ctx context.Context, session *session, m message) {
 func (s *Subscription) pop() message {
 	m := s.queue[s.head]
 	s.queue[s.head] = message{}
-	s.head = (s.head + 1) % len(s.queue)
+	s.head = (s.head + 1) & (len(s.queue) - 1)
 	s.count--
 	s.bytes -= m.size()
 	return m

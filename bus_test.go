@@ -1254,3 +1254,35 @@ func loopbackName(t testing.TB) string {
 	t.Fatal("no loopback interface")
 	return ""
 }
+
+// BenchmarkReceive takes messages in as a transport does, as many at once as
+// one read of a connection holds, and has them handled.
+func BenchmarkReceive(b *testing.B) {
+	const burst = 400
+	bus := &Bus{URL: "mem://" + b.Name()}
+	done := make(chan struct{})
+	n := 0
+	SubscribeOn(bus, func(context.Context, reading) error {
+		if n++; n%burst == 0 {
+			done <- struct{}{}
+		}
+		return nil
+	})
+	if err := bus.Start(background); err != nil {
+		b.Fatal(err)
+	}
+	defer bus.Stop(background)
+	payload, err := Marshal(aReading)
+	if err != nil {
+		b.Fatal(err)
+	}
+	channel := []byte("autobus::" + aReading.Type())
+	defer reportCPU(b)()
+	b.ReportAllocs()
+	for i := 1; b.Loop(); i++ {
+		bus.receive(background, channel, payload)
+		if i%burst == 0 {
+			<-done
+		}
+	}
+}

@@ -87,6 +87,9 @@ func (r *respReader) next() (ok bool, err error) {
 		r.begin += r.at
 		r.at, r.scan, r.done, r.values = 0, 0, false, r.values[:0]
 	}
+	if r.at == 0 && r.message() {
+		return true, nil
+	}
 	for !r.done {
 		more, problem := r.step()
 		if problem != "" {
@@ -98,6 +101,47 @@ func (r *respReader) next() (ok bool, err error) {
 		}
 	}
 	return true, nil
+}
+
+// message parses what a subscriber is sent most, all at once: a message that is
+// whole and has nothing unusual about it. Anything else is left to step.
+func (r *respReader) message() bool {
+	const begins = "3\r\n$7\r\nmessage\r\n" // after '*' or '>'
+	in := r.buf[r.begin:r.end]
+	if len(in) <= len(begins) || in[0] != '*' && in[0] != '>' || string(in[1:1+len(begins)]) != begins {
+		return false
+	}
+	name := 1 + len("3\r\n$7\r\n")
+	channel, at := plainBulk(in, 1+len(begins))
+	payload, end := plainBulk(in, at)
+	if end == 0 {
+		return false
+	}
+	r.values = append(r.values,
+		respValue{kind: in[0], n: 3, begin: 1, end: 2},
+		respValue{kind: '$', begin: name, end: name + len("message")},
+		channel, payload)
+	r.at, r.scan, r.done = end, end, true
+	return true
+}
+
+// plainBulk parses the bulk string at in[at:], and returns where it ends, or 0
+// unless it is whole and short.
+func plainBulk(in []byte, at int) (v respValue, end int) {
+	if at == 0 || at >= len(in) || in[at] != '$' {
+		return v, 0
+	}
+	n, i := 0, at+1
+	for i < len(in) && in[i]-'0' <= 9 && i-at <= 6 {
+		n = 10*n + int(in[i]-'0')
+		i++
+	}
+	begin := i + 2
+	end = begin + n + 2
+	if i == at+1 || end > len(in) || in[i] != '\r' || in[i+1] != '\n' || in[end-2] != '\r' || in[end-1] != '\n' {
+		return v, 0
+	}
+	return respValue{kind: '$', begin: begin, end: begin + n}, end
 }
 
 // fill reads once. After an error of the source that passes, such as a

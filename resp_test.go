@@ -344,3 +344,34 @@ func TestRESPAllocations(t *testing.T) {
 		t.Errorf("%v allocations to write one", n)
 	}
 }
+
+// BenchmarkRESP parses what a subscriber and a publisher are told most.
+func BenchmarkRESP(b *testing.B) {
+	message := string(appendCommand(nil, "message", "autobus::Bench", strings.Repeat("x", 100)))
+	for _, c := range []struct{ name, wire string }{{"message", message}, {"count", ":1\r\n"}} {
+		b.Run(c.name, func(b *testing.B) {
+			const many = 100
+			wire := strings.NewReader(strings.Repeat(c.wire, many))
+			r := newRESPReader(wire)
+			b.ReportAllocs()
+			for n := 0; n < b.N; {
+				ok, err := r.next()
+				if err != nil {
+					b.Fatal(err)
+				}
+				if ok {
+					if c.name == "message" {
+						if p, err := r.push(); err != nil || p.kind != pushMessage {
+							b.Fatal(p, err)
+						}
+					}
+					n++
+					continue
+				}
+				if err := r.fill(); err != nil {
+					wire.Seek(0, io.SeekStart)
+				}
+			}
+		})
+	}
+}
