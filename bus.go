@@ -2,8 +2,9 @@
 // in one process, and its handlers run in every other process on the bus.
 //
 // By default the bus is UDP multicast on the local network, with no server and
-// no configuration; a URL puts it on Redis pub/sub (see [Bus]). It is the sibling of the Python package autobus 1.0.0 and
-// shares its wire, so Go and Python processes sit on one bus.
+// no configuration; a URL puts it on Redis. It is the sibling of the Python
+// package autobus 1.0.0 and shares its wire, so that Go and Python processes
+// sit on one bus.
 //
 // # Events
 //
@@ -12,8 +13,8 @@
 //
 //	type Ping struct{ ID int }
 //
-//	func (Ping) Type() string                  { return "Ping" }
-//	func (p Ping) Marshal(e *autobus.Encoder)  { e.Key("id").Int(p.ID) }
+//	func (Ping) Type() string                 { return "Ping" }
+//	func (p Ping) Marshal(e *autobus.Encoder) { e.Key("id").Int(p.ID) }
 //	func (p *Ping) Unmarshal(d *autobus.Decoder) error {
 //		for key := range d.Fields() {
 //			switch key {
@@ -24,17 +25,50 @@
 //		return d.Err()
 //	}
 //
+// The command autobusgen writes them for you: put this above the struct, and
+// run go generate.
+//
+//	//go:generate go run github.com/autobus-go/autobus/cmd/autobusgen -type Ping
+//
+// [Encoder] and [Decoder] have a method for each kind of value. An event that
+// has a method Validate is checked before any handler sees it: see [Validator].
+//
 // # The bus
 //
-// Most programs subscribe, and call [Run], which ends with its context:
+// Most programs subscribe, and call [Run], which starts the bus, and stops it
+// when its context ends:
 //
 //	autobus.Subscribe(func(ctx context.Context, p Ping) error {
 //		return autobus.Publish(Pong{ID: p.ID})
 //	})
 //	err := autobus.Run(ctx)
 //
-// These functions use [Default]; a program that needs another transport or
-// namespace sets its fields before the start, or has a [Bus] of its own.
+// [Publish] works from anywhere, at any time, and never waits for the network.
+// A subscription handles its events one after the other and holds up no other;
+// [Concurrency] and [Queue] change that. A program with a main loop of its own
+// calls [Start] and [Stop].
+//
+// These functions use [Default]. A program that needs another transport,
+// namespace or logger sets its fields before the start, or has one [Bus] or
+// many of its own:
+//
+//	bus := &autobus.Bus{URL: "redis://localhost:6379", Namespace: "line-3"}
+//	autobus.SubscribeOn(bus, handlePing)
+//
+// # Transports
+//
+// [Bus.URL] chooses the transport: udp://group:port, redis://host:port and its
+// relatives for TLS, Sentinel and Cluster, or mem://name within a process, for
+// tests. A [Transport] of your own takes a URL's place.
+//
+// # Schedules
+//
+// What recurs is a job of the bus, and runs while that is started:
+//
+//	autobus.Schedule(autobus.Every(10).Minutes(), report)
+//	autobus.Schedule(autobus.Every(1).Monday().At("09:00"), report)
+//
+// See [Every]. A [Scheduler] does it without a bus.
 //
 // # Encryption
 //
@@ -53,6 +87,16 @@
 // Nothing is lost silently: what cannot be delivered is an error to the caller
 // or a number in [Stats]. What the network loses, a receiver can only tell by
 // what comes after it, and of Python's messages not at all.
+//
+// Input may be hostile: no bytes that arrive make the bus panic, stall, or use
+// more memory than its limits say. Without keys, anybody on the network can
+// read and publish events.
+//
+// # Small programs
+//
+// The package uses no reflection and one module beside the standard library,
+// golang.org/x/crypto. The build tag notls leaves crypto/tls out, and with it
+// rediss:// URLs, for programs that must be small.
 package autobus
 
 import (

@@ -192,6 +192,7 @@ var readmeGiven = map[string]string{
 	"handlePing":    "func handlePing(ctx context.Context, p Ping) error { return ctx.Err() }\n",
 	"berlin":        "var berlin *time.Location\n",
 	"backup":        "func backup(ctx context.Context) error { return ctx.Err() }\n",
+	"handler":       "var handler http.Handler\n",
 	"newSerialLine": "func newSerialLine(name string) autobus.Transport { return nil }\n",
 }
 
@@ -210,7 +211,7 @@ func (p *Ping) Unmarshal(d *autobus.Decoder) error {
 }
 
 var readmeImports = []string{
-	"context", "errors", "fmt", "log", "log/slog", "math", "os", "os/signal", "testing", "time",
+	"context", "errors", "fmt", "log", "log/slog", "math", "net/http", "os", "os/signal", "testing", "time",
 	"github.com/autobus-go/autobus",
 }
 
