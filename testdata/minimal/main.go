@@ -1,5 +1,6 @@
 // Minimal is what script/test measures: a program that publishes one type of
-// event and subscribes to it.
+// event and subscribes to it. It ends when it has heard the event, or with any
+// argument at an interrupt.
 package main
 
 import (
@@ -39,7 +40,9 @@ func main() {
 	defer stop()
 	autobus.Subscribe(func(_ context.Context, p Ping) error {
 		println(p.ID, p.Name)
-		stop()
+		if len(os.Args) == 1 {
+			stop()
+		}
 		return nil
 	})
 	if err := autobus.Publish(Ping{ID: 1, Name: "hello"}); err != nil {
