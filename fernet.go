@@ -181,6 +181,11 @@ func (f *Fernet) seal(dst, plaintext []byte, now time.Time, iv [aes.BlockSize]by
 	return appendToken(dst, b)
 }
 
+// tokenLen is the length of the token that seal makes of n bytes.
+func tokenLen(n int) int {
+	return base64.URLEncoding.EncodedLen(bodyAt + n + aes.BlockSize - n%aes.BlockSize + sha256.Size)
+}
+
 // paddings has each padding by its length.
 var paddings = func() (p [aes.BlockSize + 1][aes.BlockSize]byte) {
 	for n := range p {

@@ -277,6 +277,9 @@ func TestFernetRoundTrip(t *testing.T) {
 			t.Fatalf("%s", token)
 		}
 		seen[string(token)] = true
+		if len(token[6:]) != tokenLen(n) {
+			t.Errorf("%d bytes: %d, tokenLen says %d", n, len(token[6:]), tokenLen(n))
+		}
 		got, err := f.Open([]byte("and"), token[6:], time.Minute)
 		if err != nil || string(got) != "and"+string(plaintext) {
 			t.Fatalf("%d bytes: %x, %v", n, got, err)
