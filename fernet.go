@@ -411,6 +411,10 @@ func (e *engine) verify(b, tag []byte) bool {
 // minute's at 4,369 a second.
 const maxReplays = 1 << 18
 
+// maxForget is how many tokens one call of fresh forgets for their age, so that
+// none takes long after a burst: all at once they take some 30 ms.
+const maxForget = 64
+
 // maxSpans bounds the spans of time that replays has forgotten: each time the
 // clock is put back begins another.
 const maxSpans = 16
@@ -429,11 +433,11 @@ type replays struct {
 type span struct{ from, to uint64 }
 
 // fresh says whether it is the first time that s comes. Those before the second
-// of oldest, which are refused for their age, it forgets.
+// of oldest, which are refused for their age, it forgets, a few at each call.
 func (r *replays) fresh(s stamp, oldest uint64) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for len(r.heap) > 0 && r.heap[0].time < oldest {
+	for n := 0; n < maxForget && len(r.heap) > 0 && r.heap[0].time < oldest; n++ {
 		r.forget()
 	}
 	if _, ok := r.known[s.tag]; ok {
