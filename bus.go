@@ -270,8 +270,9 @@ type Bus struct {
 	// message can play it back for ever; with it, that is discarded too: the
 	// bus remembers the messages of that age, the newest 262,144 of them, in up
 	// to 14 MiB. When more than these come within MaxAge, what is older than
-	// they are is discarded as well, since it might be a replay. A bus that is
-	// made anew, as in a new process, remembers nothing.
+	// they are is discarded as well, since it might be a replay; then a sender
+	// whose clock is ahead has all the others look old, and be discarded. A bus
+	// that is made anew, as in a new process, remembers nothing.
 	//
 	// An event's age counts from Publish, or from Start if that came later,
 	// and includes its time in the backlog.
@@ -1463,7 +1464,7 @@ var causeText = [causes]string{
 	invalid:    "an event that Validate refused",
 	oversized:  "an oversized message",
 	overflowed: "a message for which a subscription's queue had no room",
-	badToken:   "a message that no key of the bus opens, or too old a one",
+	badToken:   "a message that no key of the bus opens, or that is too old or ahead of this clock",
 	replayed:   "a message that had come before",
 }
 
@@ -1531,7 +1532,7 @@ type Stats struct {
 	DroppedInvalid   uint64 // refused by the event's Validate
 	DroppedOversized uint64 // a payload over 64 MiB
 	DroppedOverflow  uint64 // a subscription's queue had no room: once a subscription
-	DroppedToken     uint64 // with Keys: not sealed under one of them, damaged, or older than MaxAge
+	DroppedToken     uint64 // with Keys: not sealed under one of them, or damaged; with MaxAge: older, or over a minute ahead of our clock
 	DroppedReplay    uint64 // with MaxAge: sealed no longer ago, but come before, or too many have since
 	DroppedAbandoned uint64 // still queued at Unsubscribe, or when Stop ran out of time
 

@@ -214,7 +214,7 @@ func TestEncryptedRefusals(t *testing.T) {
 			t.Errorf("%+v", s)
 		}
 		for _, line := range log.with("WARN") {
-			if !strings.HasPrefix(line, "WARN autobus: dropped a message that no key of the bus opens, or too old a one type Tick bytes") {
+			if !strings.HasPrefix(line, "WARN autobus: dropped a message that no key of the bus opens, or that is too old or ahead of this clock type Tick bytes") {
 				t.Errorf("logged %q", line)
 			}
 		}

@@ -44,7 +44,11 @@ func GenerateKey() (k Key) {
 
 // ParseKey reads a key in base64, URL-safe or standard, with its padding: what
 // [Key.Encode] returns and Python's cryptography takes. White space around it
-// is ignored, and so is the b'…' that Python prints around bytes.
+// is ignored, and so is the b'…' that Python prints around bytes. There is one
+// spelling in each alphabet: of what Python takes beside it, these are refused:
+// white space or another character inside or before it, anything behind its
+// padding, more padding, the two alphabets mixed, and a last character with
+// bits that don't count.
 func ParseKey(s string) (k Key, err error) {
 	s = strings.TrimSpace(s)
 	if n := len(s); n > 3 && s[0] == 'b' && (s[1] == '\'' || s[1] == '"') && s[n-1] == s[1] {

@@ -168,7 +168,7 @@ func TestParseKey(t *testing.T) {
 	for _, s := range []string{
 		"b'" + url, "b'" + url + `"`, "b''", "b'", "b", "'" + url + "'", "b'" + url[:43] + "'",
 		url[:43], url + "=", url[:43] + "x", url[:42] + "==", url[:20] + "\n" + url[20:43], url[:20] + "\n" + url[20:42] + "==",
-		url[:20] + " " + url[20:], url + url, strings.Repeat("A", 44), strings.Repeat("A", 42) + "B=",
+		url[:20] + " " + url[20:], url + url, url[:20] + std[20:], url[:42] + "5=", strings.Repeat("A", 44), strings.Repeat("A", 42) + "B=",
 	} {
 		if key, err := ParseKey(s); err == nil || key != (Key{}) {
 			t.Errorf("%q was taken", s)
@@ -259,6 +259,15 @@ func TestKeyIsRedacted(t *testing.T) {
 	check("JSON", string(text))
 	if err != nil || !strings.Contains(string(text), redacted) {
 		t.Errorf("JSON: %s, %v", text, err)
+	}
+	// The limits that Key states: fmt calls no methods of unexported fields, nor
+	// for the verbs of numbers. If these lines fail one day, so much the better.
+	numbers := fmt.Sprint(key[:])
+	if text := fmt.Sprintf("%+v", struct{ key Key }{key}); text != "{key:"+numbers+"}" {
+		t.Errorf("in an unexported field: %s", text)
+	}
+	if text := fmt.Sprintf("%d", key); text != numbers {
+		t.Errorf("as a number: %s", text)
 	}
 	if text := fmt.Sprint(key, " ", []Key{key}); text != redacted+" ["+redacted+"]" {
 		t.Errorf("printed %s", text)
