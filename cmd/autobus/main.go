@@ -180,6 +180,8 @@ func (t *tool) commandName(args []string) (name string, rest []string, err error
 		arg := args[i]
 		name, _, hasValue := cutFlag(arg)
 		switch {
+		case name == "" && i > 0 && strings.TrimLeft(args[i-1], "-") == "passphrase" && arg != "keygen":
+			return "", nil, usagef("-passphrase takes no value, it asks") // arg isn't shown: it may be one
 		case name == "":
 			return arg, slices.Concat(args[:i], args[i+1:]), nil
 		case name == "h" || name == "help":
@@ -293,6 +295,12 @@ func unknownCommand(name string) error {
 func unknownFlag(arg, name string, known []string) error {
 	if before, _, hasValue := strings.Cut(arg, "="); hasValue { // which may be a secret
 		arg = before
+	}
+	for _, secret := range []string{"passphrase", "key-file", "key"} {
+		if strings.HasPrefix(name, secret) && len(name) > max(len(secret), len("key-file"))+1 { // with a value behind it
+			arg = arg[:len(arg)-len(name)+len(secret)] + "…"
+			break
+		}
 	}
 	return usagef("there is no flag %s here%s", quoteArg(arg), suggestion(name, known, "-"))
 }
