@@ -33,7 +33,7 @@ func (t *tool) keygen(ctx context.Context, args []string) error {
 		fmt.Fprintf(t.stderr, "The same key in Python:\n%s\n", pythonDerive(t.salt))
 	}
 	if _, err := fmt.Fprintln(t.stdout, key.Encode()); err != nil {
-		return fmt.Errorf("autobus: write: %w", err)
+		return fmt.Errorf("autobus: %w", err) // which says what it did
 	}
 	return nil
 }
@@ -162,7 +162,7 @@ func (t *tool) parseKeys(from, text string) error {
 		}
 		key, err := autobus.ParseKey(part)
 		if err != nil {
-			if _, err := os.Stat(text); err == nil {
+			if _, err := os.Stat(text); err == nil && from != "-key-file" {
 				return usagef("%s wants a key, and here is a file's name: try -key-file", from)
 			}
 			return usagef("%s: key %d: %s", from, i+1, strings.TrimPrefix(err.Error(), "autobus: ParseKey: "))
