@@ -262,7 +262,7 @@ func (f *Fernet) signer(e *engine, signed, tag []byte) (*keyed, *engine) {
 
 // pairs has the two base64 characters of 12 bits, and values the 6 bits of a
 // character at each place among four, or notBase64. With encoding/base64 a third
-// of the time of sealing goes into base64, with these it is a sixth.
+// of the time of sealing goes into base64, with these it is a fifth.
 var (
 	pairs  [1 << 12]uint16
 	values [4][256]uint32
