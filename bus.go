@@ -314,8 +314,9 @@ type Bus struct {
 	// message can play it back for ever; with it, that is discarded too: the
 	// bus remembers the messages of that age, the newest 262,144 of them, in up
 	// to 14 MiB. When more than these come within MaxAge, what is older than
-	// they are is discarded as well, since it might be a replay. A bus that is
-	// made anew, as in a new process, remembers nothing.
+	// they are is discarded as well, since it might be a replay; then a sender
+	// whose clock is ahead has all the others look old, and be discarded. A bus
+	// that is made anew, as in a new process, remembers nothing.
 	//
 	// An event's age counts from Publish, or from Start if that came later,
 	// and includes its time in the backlog.
@@ -323,7 +324,8 @@ type Bus struct {
 
 	// Backlog bounds the payload bytes of unsent messages that the bus holds
 	// before Start, while disconnected, and under load; 8 MiB if 0. Over it,
-	// Publish returns [ErrBacklog].
+	// Publish returns [ErrBacklog]. With Keys, it is the tokens that count:
+	// 120 bytes for an event of 28, and a third more for a large one.
 	Backlog int
 
 	// Transport is used in place of URL, if not nil.
@@ -434,6 +436,7 @@ type outbox struct {
 	batches  []*batch          // the oldest first; the last one is being filled
 	spare    []*batch          // empty, to be used again
 	bytes    int               // of payloads here and on their way
+	growth   int               // of these, what only sealing at Start will add
 	idle     bool              // the writer waits for wake
 	wake     chan struct{}     // has room for one
 	waiting  []flush           // calls of Flush
@@ -515,7 +518,7 @@ func (b *Bus) enqueue(name string, enc *Encoder) error {
 	if o.closed {
 		return ErrStopped
 	}
-	sized := payload
+	sized := payload // or something as long as its token
 	if !o.started {
 		// The fields may still change, and a mistake in them is Start's to tell.
 		o.prefix, o.channels, o.size = channelPrefix(b.Namespace), nil, nil
@@ -523,7 +526,7 @@ func (b *Bus) enqueue(name string, enc *Encoder) error {
 			o.size = t.Size
 		}
 		if len(b.Keys) > 0 {
-			sized = NewFernet(b.Keys...).Seal(nil, payload)
+			sized = bytes.Repeat([]byte("A"), tokenLen(len(payload)))
 		}
 	}
 	if o.size != nil {
@@ -534,19 +537,22 @@ func (b *Bus) enqueue(name string, enc *Encoder) error {
 			}
 		}
 	}
-	if len(payload) > limit {
+	if len(sized) > limit {
 		return &failure{
-			text:  "event " + name + " has " + strconv.Itoa(len(payload)) + " bytes, and the whole backlog " + strconv.Itoa(limit),
+			text:  "event " + name + " has " + strconv.Itoa(len(sized)) + " bytes, and the whole backlog " + strconv.Itoa(limit),
 			cause: ErrTooLarge,
 		}
 	}
-	if o.bytes+len(payload) > limit {
+	if o.bytes+len(sized) > limit {
 		return &failure{
-			text:  "event " + name + " has " + strconv.Itoa(len(payload)) + " bytes, and " + strconv.Itoa(o.bytes) + " of at most " + strconv.Itoa(limit) + " are unsent",
+			text:  "event " + name + " has " + strconv.Itoa(len(sized)) + " bytes, and " + strconv.Itoa(o.bytes) + " of at most " + strconv.Itoa(limit) + " are unsent",
 			cause: ErrBacklog,
 		}
 	}
 	o.add(name, payload)
+	growth := len(sized) - len(payload)
+	o.growth += growth
+	o.bytes += growth
 	if o.idle {
 		o.idle = false
 		o.wake <- struct{}{}
@@ -582,6 +588,8 @@ func (o *outbox) open(s *session) (wasClosed bool) {
 	wasClosed = o.closed
 	o.closed, o.started, o.size, o.prefix, o.channels = false, true, s.transport.Size, s.prefix, nil
 	o.fernet.Store(s.fernet)
+	o.bytes -= o.growth
+	o.growth = 0
 	if s.fernet != nil {
 		o.seal(s.fernet)
 	}
@@ -595,6 +603,7 @@ func (o *outbox) open(s *session) (wasClosed bool) {
 func (o *outbox) seal(f *Fernet) {
 	held, published := o.batches, o.published
 	o.batches = nil
+	var token []byte
 	for _, batch := range held {
 		if batch.sealed { // by a Start that failed
 			o.batches = append(o.batches, batch)
@@ -603,7 +612,8 @@ func (o *outbox) seal(f *Fernet) {
 		o.bytes -= len(batch.payloads)
 		start := 0
 		for _, m := range batch.messages {
-			o.add(m.name, f.Seal(nil, batch.payloads[start:m.end]))
+			token = f.Seal(token[:0], batch.payloads[start:m.end])
+			o.add(m.name, token)
 			start = m.end
 		}
 	}
@@ -1504,7 +1514,7 @@ var causeText = [causes]string{
 	invalid:    "an event that Validate refused",
 	oversized:  "an oversized message",
 	overflowed: "a message for which a subscription's queue had no room",
-	badToken:   "a message that no key of the bus opens, or too old a one",
+	badToken:   "a message that no key of the bus opens, or that is too old or ahead of this clock",
 	replayed:   "a message that had come before",
 }
 
@@ -1572,7 +1582,7 @@ type Stats struct {
 	DroppedInvalid   uint64 // refused by the event's Validate
 	DroppedOversized uint64 // a payload over 64 MiB
 	DroppedOverflow  uint64 // a subscription's queue had no room: once a subscription
-	DroppedToken     uint64 // with Keys: not sealed under one of them, damaged, or older than MaxAge
+	DroppedToken     uint64 // with Keys: not sealed under one of them, or damaged; with MaxAge: older, or over a minute ahead of our clock
 	DroppedReplay    uint64 // with MaxAge: sealed no longer ago, but come before, or too many have since
 	DroppedAbandoned uint64 // still queued at Unsubscribe, or when Stop ran out of time
 

@@ -214,7 +214,7 @@ func TestEncryptedRefusals(t *testing.T) {
 			t.Errorf("%+v", s)
 		}
 		for _, line := range log.with("WARN") {
-			if !strings.HasPrefix(line, "WARN autobus: dropped a message that no key of the bus opens, or too old a one type Tick bytes") {
+			if !strings.HasPrefix(line, "WARN autobus: dropped a message that no key of the bus opens, or that is too old or ahead of this clock type Tick bytes") {
 				t.Errorf("logged %q", line)
 			}
 		}
@@ -452,13 +452,73 @@ func TestEncryptedWhileStarting(t *testing.T) {
 	}
 }
 
-// It is the token that has to fit, also before Start.
+// The backlog counts tokens, before Start those that there will be: of small
+// events they are four times as long. Start changes neither the count nor what
+// is refused.
+func TestEncryptedBacklog(t *testing.T) {
+	tooMany := "autobus: event Tick has 120 bytes, and 360 of at most 400 are unsent: backlog full"
+	tooLarge := "autobus: event Reading has 3640 bytes, and the whole backlog 400: message too large"
+	fails := errors.New("not yet")
+	started, hold := fails, make(chan struct{})
+	b := &Bus{Backlog: 400, Keys: []Key{GenerateKey()}, Transport: &fakeTransport{
+		start: func(context.Context) error { return started },
+		send:  func(context.Context, []Message) (int, error) { <-hold; return 0, nil },
+	}}
+	check := func(when string) {
+		t.Helper()
+		if s := b.Stats(); s.Backlog != 360 {
+			t.Errorf("%s: %+v", when, s)
+		}
+		if err := b.Publish(tick{}); !errors.Is(err, ErrBacklog) || err.Error() != tooMany {
+			t.Errorf("%s: %v", when, err)
+		}
+		if err := b.Publish(reading{Name: strings.Repeat("x", 2600)}); !errors.Is(err, ErrTooLarge) || err.Error() != tooLarge {
+			t.Errorf("%s: %v", when, err)
+		}
+	}
+	publish(t, b, tick{})
+	publish(t, b, tick{})
+	if err := b.Start(soon(t)); err != fails {
+		t.Fatal(err)
+	}
+	publish(t, b, tick{}) // two are sealed now, and this one isn't
+	check("before Start")
+	started = nil
+	start(t, b)
+	check("started")
+	close(hold)
+	if err := b.Flush(soon(t)); err != nil {
+		t.Fatal(err)
+	}
+	if s := b.Stats(); s.Backlog != 0 || s.Sent != 3 {
+		t.Errorf("%+v", s)
+	}
+
+	// Without keys after all, they are no more than they were.
+	b = &Bus{Keys: []Key{GenerateKey()}, Transport: &fakeTransport{send: func(context.Context, []Message) (int, error) { <-hold; return 0, nil }}}
+	hold = make(chan struct{})
+	publish(t, b, tick{})
+	b.Keys = nil
+	start(t, b)
+	if s := b.Stats(); s.Backlog != 28 {
+		t.Errorf("%+v", s)
+	}
+	close(hold)
+}
+
+// It is the token that has to fit, also before Start: over UDP, 48,591 bytes of
+// JSON on any channel of up to 56, as README.md says.
 func TestEncryptedTooLarge(t *testing.T) {
 	b := memBus(t)
-	b.URL, b.Keys = ownURL(t), []Key{GenerateKey()}
-	small, large := reading{Name: strings.Repeat("x", 48_000)}, reading{Name: strings.Repeat("x", 49_000)}
+	b.URL, b.Namespace, b.Keys = ownURL(t), strings.Repeat("n", 56-len("autobus::Reading")), []Key{GenerateKey()}
+	payload, err := Marshal(reading{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	small := reading{Name: strings.Repeat("x", 48_591-len(payload))}
+	large := reading{Name: small.Name + "x"}
 	for _, when := range []string{"before Start", "after"} {
-		if err := b.Publish(large); !errors.Is(err, ErrTooLarge) {
+		if err := b.Publish(large); !errors.Is(err, ErrTooLarge) || !strings.Contains(err.Error(), "event Reading takes 65020 bytes, and the transport at most 65000") {
 			t.Errorf("%s: %v", when, err)
 		}
 		if err := b.Publish(small); err != nil {

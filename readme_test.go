@@ -137,6 +137,78 @@ func TestReadmePython(t *testing.T) {
 	}
 }
 
+// TestReadmeEncryption runs the README's way to an encrypted bus, less the
+// installing, on a group of its own.
+func TestReadmeEncryption(t *testing.T) {
+	python := os.Getenv("AUTOBUS_PYTHON")
+	if python == "" {
+		missing(t, "AUTOBUS_PYTHON names no Python with autobus 1.0.0; script/test installs one")
+	}
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := codeBlocks(string(readme), "sh")
+	i := slices.IndexFunc(blocks, func(b codeBlock) bool { return strings.Contains(b.text, "$(autobus keygen)") })
+	if i < 0 {
+		t.Fatal("README.md has no walk-through")
+	}
+	commands := regexp.MustCompile(`(?m)^(go install|python3 -m venv|export AUTOBUS_KEY=|venv/bin/python -c|autobus pub)`)
+	if len(commands.FindAllString(blocks[i].text, -1)) != 5 {
+		t.Fatalf("README.md:%d hasn't five commands", blocks[i].line)
+	}
+	bin := t.TempDir()
+	if out, err := exec.Command("go", "build", "-o", bin, "./cmd/autobus").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	lines := strings.SplitAfter(blocks[i].text, "\n")
+	url := ownURL(t)
+	script := strings.Join(lines[2:len(lines)-2], "")
+	script = strings.Replace(script, "venv/bin/python", `"$AUTOBUS_PYTHON"`, 1)
+	script = strings.Replace(script, "autobus.run(", `autobus.run(url="`+url+`", `, 1)
+	// The last command runs once a line of input: nobody knows when Python is there.
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", script+"while read line; do "+strings.TrimSpace(lines[len(lines)-2])+"; done; kill $!")
+	cmd.Env = append(os.Environ(), "AUTOBUS_URL="+url, "PATH="+bin+string(os.PathListSeparator)+os.Getenv("PATH"))
+	cmd.Stderr = t.Output()
+	input, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	output, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line := make(chan string, 1)
+	go func() {
+		text, _ := bufio.NewReader(output).ReadString('\n')
+		line <- text
+	}()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(patience)
+	for said := false; !said; {
+		fmt.Fprintln(input)
+		select {
+		case text := <-line:
+			if text != "Python heard id=1\n" {
+				t.Errorf("Python says %q", text)
+			}
+			said = true
+		case <-deadline:
+			t.Error("Python says nothing")
+			said = true
+		case <-tick.C:
+		}
+	}
+	input.Close()
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
 func writeFile(t *testing.T, name, text string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(name), 0o777); err != nil {

@@ -14,11 +14,8 @@ import (
 // keygen prints a key.
 func (t *tool) keygen(ctx context.Context, args []string) error {
 	switch {
-	case len(args) > 0:
-		if t.passphrase { // which may be this
-			return usagef("keygen takes no argument; -passphrase takes no value, it asks")
-		}
-		return usagef("keygen takes no argument, but here is %s", quoteArg(args[0]))
+	case len(args) > 0: // which isn't shown: it may be a passphrase, or a key
+		return usagef("keygen takes no argument; -passphrase takes no value, it asks")
 	case t.passphrase && t.salt == "":
 		return usagef("-passphrase needs a salt too, the same on all machines: autobus keygen -passphrase -salt kitchen")
 	case !t.passphrase && t.salt != "":
@@ -36,7 +33,7 @@ func (t *tool) keygen(ctx context.Context, args []string) error {
 		fmt.Fprintf(t.stderr, "The same key in Python:\n%s\n", pythonDerive(t.salt))
 	}
 	if _, err := fmt.Fprintln(t.stdout, key.Encode()); err != nil {
-		return fmt.Errorf("autobus: write: %w", err)
+		return fmt.Errorf("autobus: %w", err) // which says what it did
 	}
 	return nil
 }
@@ -135,7 +132,10 @@ func (t *tool) setKeys(flag, value string) error {
 			return usagef("-key-file wants a file's name, and here is a key")
 		}
 		if err != nil {
-			return fmt.Errorf("autobus: -key-file: %w", err)
+			if p, ok := err.(*os.PathError); ok {
+				err = p.Err // without the name: it may be a key, mistyped
+			}
+			return fmt.Errorf("autobus: -key-file: read the file: %w", err)
 		}
 		text = string(content)
 	} else if t.keysFrom == "" {
@@ -162,6 +162,9 @@ func (t *tool) parseKeys(from, text string) error {
 		}
 		key, err := autobus.ParseKey(part)
 		if err != nil {
+			if _, err := os.Stat(text); err == nil && from != "-key-file" {
+				return usagef("%s wants a key, and here is a file's name: try -key-file", from)
+			}
 			return usagef("%s: key %d: %s", from, i+1, strings.TrimPrefix(err.Error(), "autobus: ParseKey: "))
 		}
 		t.keys = append(t.keys, key)

@@ -66,7 +66,7 @@ func TestKeygenErrors(t *testing.T) {
 		code  int
 		want  string
 	}{
-		{[]string{"keygen", "x"}, "", exitUsage, "keygen takes no argument, but here is x"},
+		{[]string{"keygen", "x"}, "", exitUsage, "keygen takes no argument; -passphrase takes no value, it asks"},
 		{[]string{"keygen", "-passphrase"}, "p\n", exitUsage, "-passphrase needs a salt too"},
 		{[]string{"keygen", "-salt", "x"}, "p\n", exitUsage, "-salt goes with -passphrase: autobus keygen -passphrase -salt x"},
 		{[]string{"keygen", "-passphrase=p"}, "", exitUsage, "-passphrase takes no value"},
@@ -74,18 +74,87 @@ func TestKeygenErrors(t *testing.T) {
 		{[]string{"keygen", "-salt"}, "", exitUsage, "-salt needs a value: -salt NAME"},
 		{[]string{"keygen", "-passphrase", "-salt", "x"}, "", exitUsage, "there is no passphrase on standard input"},
 		{[]string{"keygen", "-passphrase", "-salt", "x"}, "\n", exitError, "the passphrase is empty"},
+		{[]string{"keygen", "-namespace", "x"}, "", exitUsage, "there is no flag -namespace here; there are -passphrase, -salt"},
+		{[]string{"-verbose", "sub"}, "", exitUsage, "there is no flag -verbose here; there are -url, -namespace, -key, -key-file, -n, -for, -passphrase, -salt\n"},
+		{[]string{"sub", "-keyfile", "x"}, "", exitUsage, "there is no flag -keyfile here; did you mean -key-file?"},
 		{[]string{"sub", "-passphrase"}, "", exitUsage, "there is no flag -passphrase here"},
 		{[]string{"demo", "-key", "x"}, "", exitUsage, "there is no flag -key here"},
 		{[]string{"sub", "-key"}, "", exitUsage, "-key needs a value: -key KEY"},
 		{[]string{"sub", "-key", ""}, "", exitUsage, `-key has no key; "autobus keygen" makes one`},
 		{[]string{"sub", "-key", "hunter2"}, "", exitUsage, "-key: key 1: want the base64 of 32 bytes"},
 		{[]string{"sub", "-key-file", os.DevNull}, "", exitUsage, "-key-file has no key"},
-		{[]string{"sub", "-key-file", "/no/such/file"}, "", exitError, "-key-file: open /no/such/file"},
+		{[]string{"sub", "-key-file", "/no/such/file"}, "", exitError, "-key-file: read the file: no such file or directory"},
 		{[]string{"sub", "-key", autobus.GenerateKey().Encode(), "-key-file", os.DevNull}, "", exitUsage, "-key and -key-file exclude each other"},
 	} {
 		code, stdout, stderr := call(c.input, c.args...)
 		if code != c.code || stdout != "" || !strings.Contains(stderr, c.want) || strings.Contains(stderr, "hunter2") {
 			t.Errorf("%q: status %d, output %q, errors %q; want %q", c.args, code, stdout, stderr, c.want)
+		}
+	}
+}
+
+// A key or passphrase that is mistyped, or in the wrong place, is told to nobody.
+func TestSecretsAreHidden(t *testing.T) {
+	good := autobus.GenerateKey().Encode()
+	file := filepath.Join(t.TempDir(), "keys")
+	for _, secret := range []string{
+		good[:43],                   // without its padding
+		good[:20] + " " + good[20:], // broken by a space
+		good + good,
+		strings.Repeat("0123456789abcdef", 4), // in hex
+		"open sesame, 4 times",
+	} {
+		if err := os.WriteFile(file, []byte(good+"\n"+secret+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range []struct {
+			want string
+			args []string
+		}{
+			{"-key: key 1: want the base64 of 32 bytes, 44 characters with the padding", []string{"sub", "-key", secret}},
+			{"-key: key 1: want", []string{"-key=" + secret, "pub", "Ping"}},
+			{"-key: key 2: want", []string{"pub", "Ping", "-key", good + "," + secret}},
+			{"$AUTOBUS_KEY: key 1: want", []string{"sub"}},
+			{"-key-file: key 2: want", []string{"sub", "-key-file", file}},
+			{"-key-file: read the file: ", []string{"sub", "-key-file", secret}},
+			{"-key-file: read the file: ", []string{"sub", "-key-file=" + secret}},
+			{"there is no flag -key…", []string{"sub", "-key" + secret}},
+			{"there is no flag --key…", []string{"sub", "--key" + secret}},
+			{"there is no flag -key-file…", []string{"-key-file" + secret, "sub"}},
+			{"there is no flag -passphrase…", []string{"keygen", "-passphrase" + secret, "-salt", "x"}},
+			{"there is no flag -keys here; did you mean -key?", []string{"sub", "-keys", secret}},
+			{"there is no flag -key here", []string{"keygen", "-key", secret}},
+			{"there is no flag -key here", []string{"demo", "-key=" + secret}},
+			{"keygen takes no argument", []string{"keygen", secret}},
+			{"keygen takes no argument", []string{"keygen", "-salt", "x", secret}},
+			{"-passphrase takes no value", []string{"keygen", "-passphrase", secret, "-salt", "x"}},
+			{"-passphrase takes no value", []string{"keygen", "-passphrase=" + secret}},
+			{"-passphrase takes no value", []string{"-passphrase", secret, "keygen"}},
+			{"-passphrase takes no value", []string{"--passphrase", secret}},
+		} {
+			if strings.HasPrefix(c.want, "$") {
+				t.Setenv("AUTOBUS_KEY", secret)
+			}
+			code, stdout, stderr := call("", c.args...)
+			unsetenv(t, "AUTOBUS_KEY")
+			if code == exitOK || stdout != "" || !strings.Contains(stderr, c.want) {
+				t.Errorf("%q: status %d, output %q, errors %q; want %q", c.args, code, stdout, stderr, c.want)
+			}
+			for i := range len(secret) - 7 {
+				if strings.Contains(stderr, secret[i:i+8]) {
+					t.Errorf("%q: errors %q", c.args, stderr)
+					break
+				}
+			}
+		}
+	}
+	// A key in the place of a file, and the other way round.
+	for want, args := range map[string][]string{
+		"-key-file wants a file's name, and here is a key":           {"sub", "-key-file", good},
+		"-key wants a key, and here is a file's name: try -key-file": {"sub", "-key", file},
+	} {
+		if code, _, stderr := call("", args...); code != exitUsage || !strings.Contains(stderr, want) || strings.Contains(stderr, good[:8]) {
+			t.Errorf("%q: status %d, errors %q; want %q", args, code, stderr, want)
 		}
 	}
 }

@@ -72,7 +72,7 @@ type command struct {
 	name  string
 	usage string
 	does  string
-	flags []string // besides commonFlags
+	flags []string
 	run   func(t *tool, ctx context.Context, args []string) error
 }
 
@@ -82,13 +82,13 @@ var commands []command
 
 func init() {
 	commands = []command{
-		{name: "demo", usage: "demo", does: "watch two processes exchange events on this machine", run: (*tool).demo},
-		{name: "pub", usage: "pub TYPE [JSON]", does: "publish an event, or one for each line of standard input", flags: keyFlags, run: (*tool).pub},
-		{name: "sub", usage: "sub [TYPE ...]", does: "show events as they come: of these types, or of all", flags: slices.Concat(keyFlags, []string{"n", "for"}), run: (*tool).sub},
+		{name: "demo", usage: "demo", does: "watch two processes exchange events on this machine", flags: busFlags, run: (*tool).demo},
+		{name: "pub", usage: "pub TYPE [JSON]", does: "publish an event, or one for each line of standard input", flags: slices.Concat(busFlags, keyFlags), run: (*tool).pub},
+		{name: "sub", usage: "sub [TYPE ...]", does: "show events as they come: of these types, or of all", flags: slices.Concat(busFlags, keyFlags, []string{"n", "for"}), run: (*tool).sub},
 		{name: "keygen", usage: "keygen", does: "make a key for an encrypted bus: a random one, or that of a passphrase", flags: []string{"passphrase", "salt"}, run: (*tool).keygen},
-		{name: "version", usage: "version", does: "print the version", run: (*tool).version},
-		{name: "help", usage: "help [COMMAND]", does: "print this, or how a command is used", run: (*tool).help},
-		{name: demoPeer, run: (*tool).demoPeer},
+		{name: "version", usage: "version", does: "print the version", flags: busFlags, run: (*tool).version},
+		{name: "help", usage: "help [COMMAND]", does: "print this, or how a command is used", flags: busFlags, run: (*tool).help},
+		{name: demoPeer, flags: busFlags, run: (*tool).demoPeer},
 	}
 }
 
@@ -96,9 +96,9 @@ func init() {
 func (c command) shown() bool { return c.does != "" }
 
 var (
-	commonFlags = []string{"url", "namespace"}
-	keyFlags    = []string{"key", "key-file"}
-	switches    = []string{"passphrase"} // flags without a value
+	busFlags = []string{"url", "namespace"}
+	keyFlags = []string{"key", "key-file"}
+	switches = []string{"passphrase"} // flags without a value
 )
 
 // usageError is a mistake on the command line.
@@ -172,14 +172,20 @@ func (t *tool) dispatch(ctx context.Context, args []string) error {
 // commandName takes the command out of the arguments, where flags may stand
 // before it.
 func (t *tool) commandName(args []string) (name string, rest []string, err error) {
-	known := slices.Clone(commonFlags)
+	var known []string
 	for _, c := range commands {
-		known = append(known, c.flags...)
+		for _, flag := range c.flags {
+			if !slices.Contains(known, flag) {
+				known = append(known, flag)
+			}
+		}
 	}
 	for i := 0; i < len(args); i++ {
 		arg := args[i]
 		name, _, hasValue := cutFlag(arg)
 		switch {
+		case name == "" && i > 0 && strings.TrimLeft(args[i-1], "-") == "passphrase" && arg != "keygen":
+			return "", nil, usagef("-passphrase takes no value, it asks") // arg isn't shown: it may be one
 		case name == "":
 			return arg, slices.Concat(args[:i], args[i+1:]), nil
 		case name == "h" || name == "help":
@@ -208,7 +214,6 @@ func cutFlag(arg string) (name, value string, hasValue bool) {
 // parse takes the flags out of the arguments, wherever they stand. Package
 // flag would stop at the first argument that isn't one.
 func (t *tool) parse(args []string, c command) (rest []string, help bool, err error) {
-	known := slices.Concat(commonFlags, c.flags)
 	for i := 0; i < len(args); i++ {
 		arg := args[i]
 		if arg == "--" {
@@ -221,8 +226,8 @@ func (t *tool) parse(args []string, c command) (rest []string, help bool, err er
 			continue
 		case name == "h" || name == "help":
 			return nil, true, nil
-		case !slices.Contains(known, name):
-			return nil, false, unknownFlag(arg, name, known)
+		case !slices.Contains(c.flags, name):
+			return nil, false, unknownFlag(arg, name, c.flags)
 		case slices.Contains(switches, name):
 			if hasValue {
 				return nil, false, usagef("-%s takes no value", name)
@@ -294,6 +299,12 @@ func unknownFlag(arg, name string, known []string) error {
 	if before, _, hasValue := strings.Cut(arg, "="); hasValue { // which may be a secret
 		arg = before
 	}
+	for _, secret := range []string{"passphrase", "key-file", "key"} {
+		if strings.HasPrefix(name, secret) && len(name) > max(len(secret), len("key-file"))+1 { // with a value behind it
+			arg = arg[:len(arg)-len(name)+len(secret)] + "…"
+			break
+		}
+	}
 	return usagef("there is no flag %s here%s", quoteArg(arg), suggestion(name, known, "-"))
 }
 
@@ -312,7 +323,7 @@ func suggestion(name string, known []string, prefix string) string {
 	for _, k := range known {
 		distance := editDistance(name, k)
 		if strings.HasPrefix(name, k) && len(k) > 1 || strings.HasPrefix(k, name) {
-			distance = min(distance, 1)
+			distance = min(distance, 2)
 		}
 		if distance < least && distance < max(2, len(k)) {
 			best, least = k, distance
@@ -365,12 +376,15 @@ func (t *tool) help(_ context.Context, args []string) error {
 				fmt.Fprintf(t.stdout, "  %-18s %s\n", c.usage, c.does)
 			}
 		}
-		fmt.Fprint(t.stdout, "\n", helpFlags, "\n", helpExit)
+		fmt.Fprint(t.stdout, "\n", helpFlags, helpBusFlags, "\n", helpExit)
 		return nil
 	}
 	for _, c := range commands {
 		if c.name == args[0] && c.shown() {
 			fmt.Fprintf(t.stdout, "Usage: autobus %s [FLAGS]\n\n%s\n%s", c.usage, helpFor[c.name], helpFlags)
+			if slices.Contains(c.flags, "url") {
+				fmt.Fprint(t.stdout, helpBusFlags)
+			}
 			if slices.Contains(c.flags, "key") {
 				fmt.Fprint(t.stdout, helpKeyFlags)
 			}
@@ -386,8 +400,9 @@ func (t *tool) help(_ context.Context, args []string) error {
 	return unknownCommand(args[0])
 }
 
-const helpFlags = `Flags, before or behind the arguments:
-  -url URL           the bus; otherwise $AUTOBUS_URL, otherwise ` + autobus.DefaultURL + `
+const helpFlags = "Flags, before or behind the arguments:\n"
+
+const helpBusFlags = `  -url URL           the bus; otherwise $AUTOBUS_URL, otherwise ` + autobus.DefaultURL + `
   -namespace NAME    the namespace; otherwise $AUTOBUS_NAMESPACE, otherwise none
 `
 

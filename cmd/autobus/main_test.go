@@ -292,7 +292,7 @@ func TestHelp(t *testing.T) {
 		if texts[0] != texts[1] || texts[0] != texts[2] {
 			t.Errorf("the ways to get help for %s differ", c.name)
 		}
-		for _, f := range append(c.flags, commonFlags...) {
+		for _, f := range c.flags {
 			if !strings.Contains(texts[0], "  -"+f+" ") {
 				t.Errorf("help for %s doesn't tell of -%s", c.name, f)
 			}
