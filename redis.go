@@ -475,7 +475,7 @@ func dialRedis(ctx context.Context, u *redisURL, addr string) (_ *redisConn, err
 		conn = secured
 	}
 	c := &redisConn{conn, raw, newRESPReader(conn), addr, u.socketTimeout, until}
-	if err := c.hello(u); err != nil {
+	if err := c.hello(limited, u); err != nil {
 		return nil, explainTLS(err)
 	}
 	return c, nil
@@ -510,7 +510,7 @@ func explainTLS(err error) error {
 }
 
 // hello says who we are, and has the server say that it is ready.
-func (c *redisConn) hello(u *redisURL) error {
+func (c *redisConn) hello(ctx context.Context, u *redisURL) error {
 	b := make([]byte, 0, 256)
 	asked := 0
 	ask := func(args ...string) {
@@ -536,7 +536,7 @@ func (c *redisConn) hello(u *redisURL) error {
 		ask("CLIENT", "SETNAME", u.clientName)
 	}
 	ask("PING")
-	if _, err := c.write(b); err != nil {
+	if _, err := c.write(ctx, b); err != nil {
 		return err
 	}
 	for i := range asked {
@@ -586,10 +586,14 @@ func (c *redisConn) reply() error {
 	}
 }
 
-// write writes b, of which a server must take a part now and then.
-func (c *redisConn) write(b []byte) (n int, err error) {
+// write writes b, of which a server must take a part now and then. What ends
+// it with ctx is a deadline in the past.
+func (c *redisConn) write(ctx context.Context, b []byte) (n int, err error) {
 	for n < len(b) {
 		if err := c.SetWriteDeadline(time.Now().Add(c.timeout)); err != nil {
+			return n, err
+		}
+		if err := ctx.Err(); err != nil { // that deadline may have been there already
 			return n, err
 		}
 		part, err := c.Write(b[n:min(len(b), n+redisWriteChunk)])
@@ -701,7 +705,7 @@ func (p *publisher) Send(ctx context.Context, messages []Message) (lost int, err
 			lost = len(messages) - sent
 			break
 		}
-		n, err := c.write(p.buf[begin:])
+		n, err := c.write(ctx, p.buf[begin:])
 		p.since += n
 		for n += begin; sent < len(messages) && p.ends[sent] <= n; sent++ {
 			begin = p.ends[sent]
@@ -942,7 +946,7 @@ func (a *answers) silence() error {
 	a.mu.Unlock()
 	if !busy {
 		a.pinged = true
-		_, err := a.conn.write(appendCommand(nil, "PING"))
+		_, err := a.conn.write(a.session.running, appendCommand(nil, "PING"))
 		return err
 	}
 	if late {
@@ -1195,7 +1199,7 @@ func (l *listener) silence() error {
 	}
 	l.pending = append(l.pending, order{verb: "PING"})
 	l.heard = now
-	_, err := l.conn.write(appendCommand(nil, "PING"))
+	_, err := l.conn.write(l.session.running, appendCommand(nil, "PING"))
 	return err
 }
 
@@ -1247,7 +1251,7 @@ func (l *listener) tell() error {
 		b = l.order(b, "UNSUBSCRIBE", off)
 		b = l.order(b, "PUNSUBSCRIBE", patternsOff)
 	}
-	_, err := l.conn.write(b)
+	_, err := l.conn.write(l.session.running, b)
 	return err
 }
 

@@ -266,7 +266,7 @@ func (p *shardPublisher) round(ctx context.Context, messages []Message) (lost in
 			c.check(ctx)
 			if c.err == nil {
 				var n int
-				n, c.err = c.write(c.buf)
+				n, c.err = c.write(ctx, c.buf)
 				if c.err != nil { // what it has in part it can't have understood
 					for j, end := range c.ends {
 						if end > n {
