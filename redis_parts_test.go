@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -420,6 +421,55 @@ func TestRedisCloseWhileAway(t *testing.T) {
 	<-sent
 	if err := r.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// What waited for a publisher's new connection is sent once the subscriptions
+// are in force again, so that this process hears it too.
+func TestRedisReceiverFirst(t *testing.T) {
+	var subscribed, publishers atomic.Int32
+	cutSubscriber, cutPublisher, published := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	url := scripted(t, func(s *script, first []string) {
+		switch again := first[0] == "SUBSCRIBE" && subscribed.Add(1) > 1 || first[0] == "PUBLISH" && publishers.Add(1) > 1; {
+		case first[0] == "SUBSCRIBE" && again:
+			close(cutPublisher)
+			select {
+			case <-published:
+				t.Error("published before the subscription was in force")
+			case <-time.After(200 * time.Millisecond): // ample for a publisher that doesn't wait
+			}
+			s.say(acknowledgement("subscribe", first[1]))
+			s.command()
+		case first[0] == "SUBSCRIBE":
+			s.say(acknowledgement("subscribe", first[1]))
+			<-cutSubscriber
+		case again:
+			close(published)
+			for c := first; c != nil; c = s.command() {
+				s.say(":1\r\n")
+			}
+		default:
+			s.say(":1\r\n")
+			<-cutPublisher
+		}
+	})
+	r, _ := startRedis(t, url, "autobus::A")
+	for done := false; !done; {
+		if lost, err := r.Send(t.Context(), []Message{{"autobus::A", []byte("1")}}); lost != 0 || err != nil {
+			t.Fatal(lost, err)
+		}
+		if subscribed.Load() == 1 && publishers.Load() == 1 {
+			select {
+			case <-cutSubscriber:
+			default:
+				close(cutSubscriber)
+			}
+		}
+		select {
+		case <-published:
+			done = true
+		default:
+		}
 	}
 }
 
