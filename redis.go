@@ -556,13 +556,17 @@ func (c *redisConn) hello(ctx context.Context, u *redisURL) error {
 			continue
 		}
 		answer := newServerError(c.in.text(root))
+		passes := answer.passes()
+		if u.password != "" && bytes.Contains(c.in.text(root), []byte(u.password)) {
+			answer = serverError(answer.code())
+			if len(answer) > maxErrorCode || strings.Contains(string(answer), u.password) {
+				answer = "an error with the password in it"
+			}
+		}
 		switch {
-		case answer.passes():
+		case passes:
 			return answer
 		case i < asked-1:
-			if u.password != "" && strings.Contains(string(answer), u.password) {
-				answer = serverError(answer.code())
-			}
 			return &mistake{"the server refuses the connection", answer}
 		case answer.code() == "NOAUTH":
 			return &mistake{"the server wants a password", answer}
@@ -626,6 +630,10 @@ func printable(r rune) rune {
 }
 
 func (e serverError) Error() string { return "the server says: " + string(e) }
+
+// maxErrorCode is the length of what is taken for a code and no part of a
+// password. Redis's longest have 13 characters.
+const maxErrorCode = 16
 
 // code is the error's first word, by which Redis tells its errors apart.
 func (e serverError) code() string {
@@ -1345,6 +1353,8 @@ func (l *listener) acknowledge(p push) {
 		if first.channels = first.channels[1:]; len(first.channels) == 0 {
 			l.pending = l.pending[1:]
 		}
+	} else if _, told := l.told[wire]; p.kind == pushSubscribe && !told {
+		return // nor did anybody ask for it
 	} else if p.kind == pushUnsubscribe {
 		for told := range l.told {
 			if wireChannel(told) != wire {

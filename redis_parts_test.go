@@ -473,6 +473,43 @@ func TestRedisReceiverFirst(t *testing.T) {
 	}
 }
 
+// A server that repeats the password doesn't get it into an error.
+func TestRedisPasswordRepeated(t *testing.T) {
+	for _, answer := range []string{
+		"-ERR no sw0rdf1sh\r\n", "-sw0rdf1sh\r\n", "!12\r\nsw0rdf1sh no\r\n", "-LOADING sw0rdf1sh\r\n",
+		"-" + strings.Repeat("x", 295) + "sw0rdf1sh\r\n", "-ERR " + strings.Repeat("x", 291) + "sw0rdf1sh\r\n",
+	} {
+		near, far := net.Pipe()
+		defer near.Close()
+		go func() {
+			defer far.Close()
+			in := bufio.NewReader(far)
+			s := &script{t, far, in}
+			s.command()
+			s.command()
+			s.say(answer)
+		}()
+		c := &redisConn{Conn: near, raw: near, in: newRESPReader(near), timeout: time.Minute}
+		err := c.hello(t.Context(), &redisURL{password: "sw0rdf1sh"})
+		if text := errorText(err); err == nil || strings.Contains(text, "sw0r") {
+			t.Errorf("%.20q: hello says %q", answer, text)
+		}
+	}
+}
+
+// Acknowledgements that nobody asked for cost no memory.
+func TestRedisAcknowledgedUnasked(t *testing.T) {
+	l := listener{subscriber: newSubscriber(), told: map[string]struct{}{"autobus::A": {}}, active: make(map[string]struct{}), patterns: make(map[string]string)}
+	for i := range 100 {
+		l.acknowledge(push{kind: pushSubscribe, channel: []byte("autobus::" + strconv.Itoa(i))})
+		l.acknowledge(push{kind: pushSubscribe, channel: []byte("autobus:" + strconv.Itoa(i) + ":*")})
+	}
+	l.acknowledge(push{kind: pushSubscribe, channel: []byte("autobus::A")})
+	if len(l.active) != 1 || len(l.patterns) != 0 {
+		t.Errorf("active: %v, patterns: %v", l.active, l.patterns)
+	}
+}
+
 // TestRedisAllocations: no message costs one, sent or received.
 func TestRedisAllocations(t *testing.T) {
 	if raceEnabled {
