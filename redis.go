@@ -475,7 +475,7 @@ func dialRedis(ctx context.Context, u *redisURL, addr string) (_ *redisConn, err
 		conn = secured
 	}
 	c := &redisConn{conn, raw, newRESPReader(conn), addr, u.socketTimeout, until}
-	if err := c.hello(u); err != nil {
+	if err := c.hello(limited, u); err != nil {
 		return nil, explainTLS(err)
 	}
 	return c, nil
@@ -510,7 +510,7 @@ func explainTLS(err error) error {
 }
 
 // hello says who we are, and has the server say that it is ready.
-func (c *redisConn) hello(u *redisURL) error {
+func (c *redisConn) hello(ctx context.Context, u *redisURL) error {
 	b := make([]byte, 0, 256)
 	asked := 0
 	ask := func(args ...string) {
@@ -536,7 +536,7 @@ func (c *redisConn) hello(u *redisURL) error {
 		ask("CLIENT", "SETNAME", u.clientName)
 	}
 	ask("PING")
-	if _, err := c.write(b); err != nil {
+	if _, err := c.write(ctx, b); err != nil {
 		return err
 	}
 	for i := range asked {
@@ -556,13 +556,17 @@ func (c *redisConn) hello(u *redisURL) error {
 			continue
 		}
 		answer := newServerError(c.in.text(root))
+		passes := answer.passes()
+		if u.password != "" && bytes.Contains(c.in.text(root), []byte(u.password)) {
+			answer = serverError(answer.code())
+			if len(answer) > maxErrorCode || strings.Contains(string(answer), u.password) {
+				answer = "an error with the password in it"
+			}
+		}
 		switch {
-		case answer.passes():
+		case passes:
 			return answer
 		case i < asked-1:
-			if u.password != "" && strings.Contains(string(answer), u.password) {
-				answer = serverError(answer.code())
-			}
 			return &mistake{"the server refuses the connection", answer}
 		case answer.code() == "NOAUTH":
 			return &mistake{"the server wants a password", answer}
@@ -586,10 +590,14 @@ func (c *redisConn) reply() error {
 	}
 }
 
-// write writes b, of which a server must take a part now and then.
-func (c *redisConn) write(b []byte) (n int, err error) {
+// write writes b, of which a server must take a part now and then. What ends
+// it with ctx is a deadline in the past.
+func (c *redisConn) write(ctx context.Context, b []byte) (n int, err error) {
 	for n < len(b) {
 		if err := c.SetWriteDeadline(time.Now().Add(c.timeout)); err != nil {
+			return n, err
+		}
+		if err := ctx.Err(); err != nil { // that deadline may have been there already
 			return n, err
 		}
 		part, err := c.Write(b[n:min(len(b), n+redisWriteChunk)])
@@ -622,6 +630,10 @@ func printable(r rune) rune {
 }
 
 func (e serverError) Error() string { return "the server says: " + string(e) }
+
+// maxErrorCode is the length of what is taken for a code and no part of a
+// password. Redis's longest have 13 characters.
+const maxErrorCode = 16
 
 // code is the error's first word, by which Redis tells its errors apart.
 func (e serverError) code() string {
@@ -701,7 +713,7 @@ func (p *publisher) Send(ctx context.Context, messages []Message) (lost int, err
 			lost = len(messages) - sent
 			break
 		}
-		n, err := c.write(p.buf[begin:])
+		n, err := c.write(ctx, p.buf[begin:])
 		p.since += n
 		for n += begin; sent < len(messages) && p.ends[sent] <= n; sent++ {
 			begin = p.ends[sent]
@@ -942,7 +954,7 @@ func (a *answers) silence() error {
 	a.mu.Unlock()
 	if !busy {
 		a.pinged = true
-		_, err := a.conn.write(appendCommand(nil, "PING"))
+		_, err := a.conn.write(a.session.running, appendCommand(nil, "PING"))
 		return err
 	}
 	if late {
@@ -1195,7 +1207,7 @@ func (l *listener) silence() error {
 	}
 	l.pending = append(l.pending, order{verb: "PING"})
 	l.heard = now
-	_, err := l.conn.write(appendCommand(nil, "PING"))
+	_, err := l.conn.write(l.session.running, appendCommand(nil, "PING"))
 	return err
 }
 
@@ -1247,7 +1259,7 @@ func (l *listener) tell() error {
 		b = l.order(b, "UNSUBSCRIBE", off)
 		b = l.order(b, "PUNSUBSCRIBE", patternsOff)
 	}
-	_, err := l.conn.write(b)
+	_, err := l.conn.write(l.session.running, b)
 	return err
 }
 
@@ -1341,6 +1353,8 @@ func (l *listener) acknowledge(p push) {
 		if first.channels = first.channels[1:]; len(first.channels) == 0 {
 			l.pending = l.pending[1:]
 		}
+	} else if _, told := l.told[wire]; p.kind == pushSubscribe && !told {
+		return // nor did anybody ask for it
 	} else if p.kind == pushUnsubscribe {
 		for told := range l.told {
 			if wireChannel(told) != wire {

@@ -135,7 +135,8 @@ type shardPublisher struct {
 	slots   *slotMap
 	session *redisSession // while started
 	conns   map[string]*shardConn
-	todo    []int // messages of a batch that are not settled
+	todo    []int                 // messages of a batch that are not settled
+	route   map[uint16]*shardConn // of a round: all of a slot goes to one node, or waits (nil)
 	watched <-chan struct{}
 	unwatch func() bool
 
@@ -154,7 +155,7 @@ type shardConn struct {
 }
 
 func newShardPublisher(slots *slotMap) *shardPublisher {
-	return &shardPublisher{slots: slots, conns: make(map[string]*shardConn), busy: make(map[*redisConn]struct{})}
+	return &shardPublisher{slots: slots, conns: make(map[string]*shardConn), route: make(map[uint16]*shardConn), busy: make(map[*redisConn]struct{})}
 }
 
 func (p *shardPublisher) start(s *redisSession) {
@@ -162,7 +163,13 @@ func (p *shardPublisher) start(s *redisSession) {
 	s.tell(nil) // the subscriber's is the connection that Start waits for
 }
 
-func (p *shardPublisher) stop() { clear(p.conns) }
+func (p *shardPublisher) stop() {
+	clear(p.conns)
+	clear(p.route)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	clear(p.busy)
+}
 
 func (p *shardPublisher) unsent() uint64              { return 0 }
 func (p *shardPublisher) Flush(context.Context) error { return nil }
@@ -224,20 +231,26 @@ func (p *shardPublisher) pause(ctx context.Context) bool {
 func (p *shardPublisher) round(ctx context.Context, messages []Message) (lost int, moved bool, err error) {
 	last, slot := "", uint16(0)
 	retry := p.todo[:0]
-	failed := ""
+	clear(p.route)
+	failed := false
 	for _, i := range p.todo {
 		m := &messages[i]
 		if m.Channel != last || last == "" {
 			last, slot = m.Channel, slotOf(m.Channel)
 		}
-		addr := p.slots.of(slot)
-		c := p.conns[addr]
-		if c == nil && addr != failed {
-			if c, err = p.dial(ctx, addr); err != nil {
-				failed = addr
-				p.session.failed(err, false)
-				p.slots.gone(addr)
+		// The owner may change meanwhile, by a dial that fails or by what the
+		// subscriptions learn: what follows mustn't overtake what is on its way.
+		c, known := p.route[slot]
+		if !known {
+			addr := p.slots.of(slot)
+			if c = p.conns[addr]; c == nil && !failed {
+				if c, err = p.dial(ctx, addr); err != nil {
+					failed = true // one a round: the others' slots don't wait for more
+					p.session.failed(err, false)
+					p.slots.gone(addr)
+				}
 			}
+			p.route[slot] = c
 		}
 		if c == nil {
 			retry = append(retry, i)
@@ -253,7 +266,7 @@ func (p *shardPublisher) round(ctx context.Context, messages []Message) (lost in
 			c.check(ctx)
 			if c.err == nil {
 				var n int
-				n, c.err = c.write(c.buf)
+				n, c.err = c.write(ctx, c.buf)
 				if c.err != nil { // what it has in part it can't have understood
 					for j, end := range c.ends {
 						if end > n {

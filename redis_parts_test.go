@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -420,6 +421,92 @@ func TestRedisCloseWhileAway(t *testing.T) {
 	<-sent
 	if err := r.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// What waited for a publisher's new connection is sent once the subscriptions
+// are in force again, so that this process hears it too.
+func TestRedisReceiverFirst(t *testing.T) {
+	var subscribed, publishers atomic.Int32
+	cutSubscriber, cutPublisher, published := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	url := scripted(t, func(s *script, first []string) {
+		switch again := first[0] == "SUBSCRIBE" && subscribed.Add(1) > 1 || first[0] == "PUBLISH" && publishers.Add(1) > 1; {
+		case first[0] == "SUBSCRIBE" && again:
+			close(cutPublisher)
+			select {
+			case <-published:
+				t.Error("published before the subscription was in force")
+			case <-time.After(200 * time.Millisecond): // ample for a publisher that doesn't wait
+			}
+			s.say(acknowledgement("subscribe", first[1]))
+			s.command()
+		case first[0] == "SUBSCRIBE":
+			s.say(acknowledgement("subscribe", first[1]))
+			<-cutSubscriber
+		case again:
+			close(published)
+			for c := first; c != nil; c = s.command() {
+				s.say(":1\r\n")
+			}
+		default:
+			s.say(":1\r\n")
+			<-cutPublisher
+		}
+	})
+	r, _ := startRedis(t, url, "autobus::A")
+	for done := false; !done; {
+		if lost, err := r.Send(t.Context(), []Message{{"autobus::A", []byte("1")}}); lost != 0 || err != nil {
+			t.Fatal(lost, err)
+		}
+		if subscribed.Load() == 1 && publishers.Load() == 1 {
+			select {
+			case <-cutSubscriber:
+			default:
+				close(cutSubscriber)
+			}
+		}
+		select {
+		case <-published:
+			done = true
+		default:
+		}
+	}
+}
+
+// A server that repeats the password doesn't get it into an error.
+func TestRedisPasswordRepeated(t *testing.T) {
+	for _, answer := range []string{
+		"-ERR no sw0rdf1sh\r\n", "-sw0rdf1sh\r\n", "!12\r\nsw0rdf1sh no\r\n", "-LOADING sw0rdf1sh\r\n",
+		"-" + strings.Repeat("x", 295) + "sw0rdf1sh\r\n", "-ERR " + strings.Repeat("x", 291) + "sw0rdf1sh\r\n",
+	} {
+		near, far := net.Pipe()
+		defer near.Close()
+		go func() {
+			defer far.Close()
+			in := bufio.NewReader(far)
+			s := &script{t, far, in}
+			s.command()
+			s.command()
+			s.say(answer)
+		}()
+		c := &redisConn{Conn: near, raw: near, in: newRESPReader(near), timeout: time.Minute}
+		err := c.hello(t.Context(), &redisURL{password: "sw0rdf1sh"})
+		if text := errorText(err); err == nil || strings.Contains(text, "sw0r") {
+			t.Errorf("%.20q: hello says %q", answer, text)
+		}
+	}
+}
+
+// Acknowledgements that nobody asked for cost no memory.
+func TestRedisAcknowledgedUnasked(t *testing.T) {
+	l := listener{subscriber: newSubscriber(), told: map[string]struct{}{"autobus::A": {}}, active: make(map[string]struct{}), patterns: make(map[string]string)}
+	for i := range 100 {
+		l.acknowledge(push{kind: pushSubscribe, channel: []byte("autobus::" + strconv.Itoa(i))})
+		l.acknowledge(push{kind: pushSubscribe, channel: []byte("autobus:" + strconv.Itoa(i) + ":*")})
+	}
+	l.acknowledge(push{kind: pushSubscribe, channel: []byte("autobus::A")})
+	if len(l.active) != 1 || len(l.patterns) != 0 {
+		t.Errorf("active: %v, patterns: %v", l.active, l.patterns)
 	}
 }
 

@@ -87,7 +87,7 @@ func (*notMasterError) Error() string { return "it isn't the master, or not yet"
 func (c *redisConn) ask(ctx context.Context, args ...string) error {
 	c.SetReadDeadline(time.Now().Add(c.timeout))
 	defer context.AfterFunc(ctx, func() { c.SetDeadline(past) })()
-	if _, err := c.write(appendCommand(nil, args...)); err != nil {
+	if _, err := c.write(ctx, appendCommand(nil, args...)); err != nil {
 		return err
 	}
 	if err := c.reply(); err != nil {

@@ -1030,6 +1030,30 @@ func TestServerStalledAtStop(t *testing.T) {
 	r.addsUp()
 }
 
+// A server that stops reading in the middle of a message is left after
+// socket_timeout, and the next connection has all of the message.
+func TestServerStalledWrite(t *testing.T) {
+	noLeaks(t)
+	s := newServer(t, "--client-output-buffer-limit", "pubsub", "0", "0", "0")
+	p := newProxy(t, s)
+	r := newRig(t, s, p.url("socket_timeout=0.3&health_check_interval=30"))
+	r.Backlog = 64 << 20
+	heard := make(chan struct{}, 2)
+	r.SubscribeRaw("Big", func(context.Context, Raw) error { heard <- struct{}{}; return nil })
+	start(t, r.Bus)
+	r.exchange()
+	_, _, before := p.counts()
+	p.set(stalled, fine)
+	publish(t, r.Bus, Raw{Name: "Big", JSON: []byte(`{"text":"` + strings.Repeat("x", 15<<20) + `"}`)}) // over what sockets hold
+	until(t, "a new connection", func() bool { _, _, now := p.counts(); return now > before })
+	p.set(fine, fine)
+	await(t, heard)
+	r.back(time.Now())
+	if s := r.Stats(); s.Unsent != 0 || len(heard) > 0 {
+		t.Errorf("%d came again; %+v", len(heard), s)
+	}
+}
+
 // The two connections live apart: one that is silent is replaced, and the
 // other goes on.
 func TestServerHalfSilent(t *testing.T) {

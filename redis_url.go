@@ -144,6 +144,10 @@ func (u *redisURL) parseHosts(hosts string) (problem string) {
 		} else {
 			host, port, _ = strings.Cut(text, ":")
 		}
+		host = unescapeLoosely(host)
+		if strings.ContainsFunc(host, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
+			return "a host has white space or a control character in it"
+		}
 		if host == "" {
 			if strings.Contains(hosts, ",") {
 				return "a host is missing beside a comma"
@@ -155,7 +159,7 @@ func (u *redisURL) parseHosts(hosts string) (problem string) {
 		} else if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
 			return "a port must be a number from 1 to 65535"
 		}
-		u.addrs = append(u.addrs, net.JoinHostPort(unescapeLoosely(host), port))
+		u.addrs = append(u.addrs, net.JoinHostPort(host, port))
 	}
 	return ""
 }

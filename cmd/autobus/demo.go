@@ -121,11 +121,7 @@ func (t *tool) listenIn(program string) string {
 	}
 	line := program + " sub -namespace " + quoteShell(t.namespace)
 	if t.url != autobus.DefaultURL {
-		shown := t.url
-		if u, err := url.Parse(t.url); err == nil && u.User != nil {
-			shown = u.Redacted()
-		}
-		line += " -url " + quoteShell(shown)
+		line += " -url " + quoteShell(t.shownURL())
 	}
 	return line
 }
@@ -333,9 +329,23 @@ func (d *demo) sum(ctx context.Context, took time.Duration) error {
 	return errSilent
 }
 
-// advice says what to check when multicast doesn't work, what can be seen
-// from here first.
+// advice says what to check when nothing crosses. Of multicast, it says first
+// what can be seen from here.
 func advice(busURL string, interfaces []net.Interface) string {
+	if scheme, _, _ := strings.Cut(busURL, "://"); !strings.EqualFold(scheme, "udp") {
+		text := `What to check:
+  - The server was reached, but brings no events back in time: is it very busy,
+    or the network slow?
+  - Do its ACL rules let this user publish and subscribe to the channels
+    autobus:*? Lines above that begin with "autobus:" would say so.
+`
+		if strings.Contains(busURL, ",") {
+			text += `  - The URL has several hosts. Servers that aren't of one cluster, or one a
+    replica of the other, don't pass events to one another: name one of them.
+`
+		}
+		return text
+	}
 	var able []string
 	up, loopback := false, false
 	for _, i := range interfaces {

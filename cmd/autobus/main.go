@@ -508,13 +508,36 @@ func (t *tool) start(ctx context.Context, bus *autobus.Bus) error {
 	return errors.New("autobus: " + t.urlFrom + ": " + problem)
 }
 
-// shownURL is the bus's URL without a password that may be in it.
+// shownURL is the bus's URL without the passwords that may be in it, before
+// the host or in an option. The library takes raw characters there and lists
+// of hosts, which net/url doesn't.
 func (t *tool) shownURL() string {
-	u, err := url.Parse(t.url)
-	if err != nil {
+	scheme, rest, ok := strings.Cut(t.url, "://")
+	if !ok {
 		return "a bus" // Start tells what is wrong with the URL
 	}
-	return u.Redacted()
+	rest, query, hasQuery := strings.Cut(rest, "?")
+	host, path, hasPath := strings.Cut(rest, "/")
+	if i := strings.LastIndexByte(host, '@'); i >= 0 {
+		if user, _, ok := strings.Cut(host[:i], ":"); ok {
+			host = user + ":xxxxx" + host[i:]
+		}
+	}
+	shown := scheme + "://" + host
+	if hasPath {
+		shown += "/" + path
+	}
+	if hasQuery {
+		options := strings.Split(query, "&")
+		for i, option := range options {
+			name, _, _ := strings.Cut(option, "=")
+			if plain, err := url.QueryUnescape(name); err != nil || strings.Contains(plain, "password") {
+				options[i] = name + "=xxxxx"
+			}
+		}
+		shown += "?" + strings.Join(options, "&")
+	}
+	return shown
 }
 
 // checkType returns what is wrong with the name of a type.

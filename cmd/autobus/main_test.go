@@ -701,6 +701,10 @@ func TestListenIn(t *testing.T) {
 		{"/root/.cache/go-build/3f/3f-d/autobus", autobus.DefaultURL, "demo", "go run ./cmd/autobus sub -namespace demo"},
 		{hash, "udp://239.1.1.1?ttl=1&rcvbuf=1", "a\x1bb", `go run ./cmd/autobus sub -namespace 'a\u001bb' -url 'udp://239.1.1.1?ttl=1&rcvbuf=1'`},
 		{"autobus", "redis://:secret@host", "demo", "autobus sub -namespace demo -url redis://:xxxxx@host"},
+		{"autobus", "redis://me:se%zz@cr:et@a,b:2/1", "demo", "autobus sub -namespace demo -url redis://me:xxxxx@a,b:2/1"},
+		{"autobus", "rediss://host?password=secret&db=1&pass%77ord=secret", "demo", "autobus sub -namespace demo -url 'rediss://host?password=xxxxx&db=1&pass%77ord=xxxxx'"},
+		{"autobus", "redis+sentinel://s/m?sentinel_password=secret", "demo", "autobus sub -namespace demo -url 'redis+sentinel://s/m?sentinel_password=xxxxx'"},
+		{"autobus", "unix://:secret@/run/redis.sock", "demo", "autobus sub -namespace demo -url unix://:xxxxx@/run/redis.sock"},
 	} {
 		d := &tool{url: c.url, namespace: c.namespace}
 		if got := d.listenIn(c.program); got != c.want {
@@ -725,6 +729,8 @@ func TestAdvice(t *testing.T) {
 		{autobus.DefaultURL, []net.Interface{tun0}, []string{"No network interface that is up can do multicast"}, []string{"tun0"}},
 		{"udp://239.1.1.1:7000", []net.Interface{lo, eth0, tun0, down}, []string{"Up, and able to do multicast: eth0.", "port 7000", "-url 'udp://239.1.1.1:7000?interface=NAME'"}, []string{"loopback", "5000"}},
 		{"udp://[ff02::1]:7000?loopback=false", []net.Interface{lo, eth0}, []string{"The URL has loopback=false", "-url 'udp://[ff02::1]:7000?interface=NAME'"}, nil},
+		{"redis://host", []net.Interface{lo, eth0}, []string{"The server was reached", "ACL"}, []string{"multicast", "eth0", "udp://", "several hosts"}},
+		{"rediss://a,b", nil, []string{"several hosts"}, []string{"multicast"}},
 	} {
 		text := advice(c.url, c.interfaces)
 		for _, want := range c.want {

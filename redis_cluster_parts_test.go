@@ -1,0 +1,38 @@
+package autobus
+
+import (
+	"slices"
+	"testing"
+)
+
+// A node that is gone doesn't make a later message of a channel overtake an
+// earlier one, which waits for another node.
+func TestShardOrderWithoutANode(t *testing.T) {
+	seen := make(chan string, 10)
+	url := scripted(t, func(s *script, first []string) {
+		for c := first; c != nil; c = s.command() {
+			if c[0] == "SPUBLISH" {
+				seen <- c[2]
+				s.say(":1\r\n")
+			}
+		}
+	})
+	r, _ := startRedis(t, url+"?sharded=1")
+	const channel = "autobus::A"
+	r.sender.(*shardPublisher).slots.set(slotOf(channel), "127.0.0.1:1") // where nobody listens
+	var messages []Message
+	want := []string{"1", "2", "3"}
+	for _, text := range want {
+		messages = append(messages, Message{channel, []byte(text)})
+	}
+	if lost, err := r.Send(t.Context(), messages); lost != 0 || err != nil {
+		t.Fatal(lost, err)
+	}
+	var got []string
+	for range want {
+		got = append(got, <-seen)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("published %v", got)
+	}
+}
