@@ -472,32 +472,27 @@ func nextWall(t, at, length int64, in *time.Location) int64 {
 func (r Recurrence) nextOnDay(n int64, at time.Duration, after time.Time) time.Time {
 	in := after.Location()
 	today := dayOf(after)
-	step := int64(1)
-	if n > 1 {
+	if n > 1 && !r.onWeekday {
 		if !onDay(today+1, 0, in).After(after) {
 			today++ // The clock was put back over midnight: tomorrow began before.
-		} else if !r.onWeekday && !onDay(today-1, at, in).Before(after) {
+		} else if !onDay(today-1, at, in).Before(after) {
 			today-- // A gap has moved yesterday's time to today.
 		}
-	} else {
-		today-- // A gap may have moved yesterday's run to today.
+		return onDay(today+n, at, in)
 	}
+	today-- // A gap may have moved yesterday's run to today.
+	step := int64(1)
 	if r.onWeekday {
 		step = 7
 		today += mod(int64(r.weekday)-int64(time.Thursday)-today, 7) // Day 0, 1 January 1970, was a Thursday.
 	}
-	if n > 1 {
-		return onDay(today+n*step, at, in)
-	}
-	next := onDay(today, at, in)
 	for range 3 {
-		if next.After(after) {
+		if onDay(today, at, in).After(after) {
 			break
 		}
 		today += step
-		next = onDay(today, at, in)
 	}
-	return next
+	return onDay(today+(n-1)*step, at, in)
 }
 
 // nextAfterDays does days and weeks without an At: every so many days after

@@ -1288,3 +1288,33 @@ func TestEveryOtherDayOverMidnight(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
+
+// Weekdays with a To come a drawn number of times after, wherever in the week
+// that is.
+func TestRecurrenceToWeekdays(t *testing.T) {
+	for _, c := range []struct {
+		draw int64
+		from string
+		want string
+	}{
+		{1, "2024-01-17 10:20:30", "2024-01-19 09:00:00"}, // from a Wednesday
+		{2, "2024-01-17 10:20:30", "2024-01-26 09:00:00"},
+		{3, "2024-01-17 10:20:30", "2024-02-02 09:00:00"},
+		{1, "2024-01-19 08:00:00", "2024-01-19 09:00:00"}, // from a Friday
+		{2, "2024-01-19 08:00:00", "2024-01-26 09:00:00"},
+		{1, "2024-01-19 09:00:00", "2024-01-26 09:00:00"},
+		{3, "2024-01-19 09:00:00", "2024-02-09 09:00:00"},
+		{3, "2024-01-19 23:00:00", "2024-02-09 09:00:00"},
+	} {
+		r := Every(1).To(3).Friday().At("09:00").In(time.UTC)
+		r.opt().draw = func(from, to int64) int64 { return c.draw }
+		from, err := time.Parse(time.DateTime, c.from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		next, _ := r.Next(from)
+		if got := next.Format(time.DateTime); got != c.want {
+			t.Errorf("%v, %d drawn: Next(%s) = %s, want %s", r, c.draw, c.from, got, c.want)
+		}
+	}
+}
