@@ -27,6 +27,7 @@ const (
 	runBatch  = 256                    // runs started under one hold of the scheduler's lock
 	never     = math.MaxInt64          // when a job is due that waits for its own completion
 	daySecs   = 24 * 60 * 60
+	maxPast   = 4 // stretches of past runs that a job remembers
 )
 
 // A Recurrence says when something happens, over and over:
@@ -619,10 +620,14 @@ type Job struct {
 	tags    []string
 
 	// Of a job at times on the wall, by its clock:
-	from int64 // when it was scheduled
-	upto int64 // the times since from up to this one have had their run
-	base int64 // what its next time was found from
+	from  int64             // when it was scheduled: without an At, it counts from there
+	since int64             // the times after this up to base have had their run
+	base  int64             // what its next time was found from
+	past  *[maxPast]stretch // so have these, before the clock was set; nil in most
 }
+
+// A stretch is of times after one up to another.
+type stretch struct{ after, upto int64 }
 
 // The states of a job's run.
 const (
@@ -666,8 +671,8 @@ func (s *Scheduler) Schedule(r Recurrence, fn func(context.Context) error) (*Job
 	if r.over(now) {
 		return nil, &failure{text: r.String() + ": that is over"}
 	}
-	j := &Job{s: s, fn: fn, r: r, age: s.born, from: nanos(now), index: -1}
-	j.upto = j.from
+	j := &Job{s: s, fn: fn, r: r, age: s.born, index: -1}
+	j.startOver(nanos(now))
 	s.born++
 	s.plan(j, now, mono)
 	return j, nil
@@ -1011,19 +1016,22 @@ func (s *Scheduler) plan(j *Job, now time.Time, mono int64) {
 		s.set(j, mono+int64(length), now.Add(length), now, mono)
 		return
 	}
-	j.base = nanos(now)
-	if !j.r.hasAt {
-		j.from, j.upto = j.base, j.base
+	switch n := nanos(now); {
+	case !j.r.hasAt:
+		j.startOver(n)
+	case n >= j.base:
+		j.base = n // What fell due in its run is left out.
+	default:
+		j.rebase(n)
 	}
-	next := s.following(j, s.zoned(j, now))
-	s.set(j, nanos(next), next, now, mono)
+	s.follow(j, now, mono)
 }
 
 // advance plans the run after the one that is due.
 func (s *Scheduler) advance(j *Job, now time.Time, mono int64) {
 	when := s.when(j)
-	if !j.r.fixed() && when >= j.from {
-		j.upto = max(j.upto, when)
+	if !j.r.fixed() {
+		j.base = when
 	}
 	switch {
 	case j.r.afterRun:
@@ -1040,40 +1048,125 @@ func (s *Scheduler) advance(j *Job, now time.Time, mono int64) {
 		}
 		s.set(j, next, now.Add(time.Duration(next-mono)), now, mono)
 	default:
-		due := s.zoned(j, time.Unix(0, when))
-		j.base = when
-		next := s.following(j, due)
+		next := s.following(j)
 		if !next.After(now) {
-			s.skip(j, missed(j.r, due, s.zoned(j, now)))
-			j.base = nanos(now)
-			next = s.following(j, s.zoned(j, now))
+			s.skip(j, j.r.missed(s.zoned(j, time.Unix(0, j.from)), s.zoned(j, time.Unix(0, when)), s.zoned(j, now)))
+			j.rebase(nanos(now))
+			next = s.following(j)
 		}
 		s.set(j, nanos(next), next, now, mono)
 	}
 }
 
-// missed returns how many times on the wall there are after due until now, at
-// least one.
-func missed(r Recurrence, due, now time.Time) int64 {
+// missed returns how many times there are after due until now, of those on the
+// wall that are scheduled at anchor. There is one at least.
+func (r Recurrence) missed(anchor, due, now time.Time) int64 {
 	if r.ranges() {
 		return 1
 	}
-	passed := now.Unix() - due.Unix()
-	if r.unit >= day {
-		passed = wall(now) - wall(due)
+	length := int64(r.n * unitSeconds[r.unit])
+	if r.unit < day {
+		return max(1, (now.Unix()-due.Unix())/length)
 	}
-	return max(1, passed/int64(r.n*unitSeconds[r.unit]))
+	at := r.at
+	if !r.hasAt {
+		at = timeOfDay(anchor)
+	}
+	// A gap may have moved it from that time, and from that day.
+	shown := wall(due) - int64(at/time.Second)
+	first := (shown - mod(shown, daySecs)) / daySecs
+	n := 1 + (dayOf(now)-first)*daySecs/length
+	for n > 1 && onDay(first+n*length/daySecs, at, now.Location()).After(now) {
+		n--
+	}
+	return n
 }
 
-// following returns a job's first time on the wall after a moment, leaving
+// following returns a job's first time on the wall after its base, leaving
 // out those that have had their run.
-func (s *Scheduler) following(j *Job, after time.Time) time.Time {
+func (s *Scheduler) following(j *Job) time.Time {
 	anchor := s.zoned(j, time.Unix(0, j.from))
-	next := j.r.next(anchor, after)
-	if n := nanos(next); nanos(after) < j.from && j.from <= n && n <= j.upto {
-		next = j.r.next(anchor, s.zoned(j, time.Unix(0, j.upto)))
+	next := j.r.next(anchor, s.zoned(j, time.Unix(0, j.base)))
+	if j.past == nil {
+		return next
+	}
+	for range j.past {
+		n := nanos(next)
+		i := slices.IndexFunc(j.past[:], func(p stretch) bool { return p.after < n && n <= p.upto })
+		if i < 0 {
+			break
+		}
+		next = j.r.next(anchor, s.zoned(j, time.Unix(0, j.past[i].upto)))
 	}
 	return next
+}
+
+// follow plans the run after a job's base.
+func (s *Scheduler) follow(j *Job, now time.Time, mono int64) {
+	next := s.following(j)
+	s.set(j, nanos(next), next, now, mono)
+}
+
+// startOver has a job at times on the wall count from a moment.
+func (j *Job) startOver(n int64) {
+	j.from, j.since, j.base, j.past = n, n, n, nil
+}
+
+// rebase has a job's next time found from a moment other than that up to which
+// all have had their run. If that moment is among times that have, it is from
+// the last of them, so that every n days stays so.
+func (j *Job) rebase(n int64) {
+	ran := stretch{j.since, j.base}
+	if ran.after <= n && n <= ran.upto {
+		return
+	}
+	if ran.after < ran.upto {
+		j.remember(ran)
+	}
+	if j.past != nil {
+		for _, p := range j.past {
+			if p.after <= n && n < p.upto {
+				n = p.upto
+			}
+		}
+	}
+	j.since, j.base = n, n
+}
+
+// remember keeps a stretch of times that have had their run. Where there is no
+// room for one more, the two with the least between them become one: that
+// leaves out a time that was missed rather than repeat one that was not.
+func (j *Job) remember(ran stretch) {
+	if j.past == nil {
+		j.past = new([maxPast]stretch)
+	}
+	all := []stretch{ran}
+	for _, p := range j.past {
+		if p.after < p.upto {
+			all = append(all, p)
+		}
+	}
+	slices.SortFunc(all, func(a, b stretch) int { return cmp.Compare(a.after, b.after) })
+	join := func(i int) {
+		all[i].upto = max(all[i].upto, all[i+1].upto)
+		all = slices.Delete(all, i+1, i+2)
+	}
+	near := 0
+	for i := 0; i+1 < len(all); {
+		switch gap := all[i+1].after - all[i].upto; {
+		case gap <= 0:
+			join(i)
+			continue
+		case gap < all[near+1].after-all[near].upto:
+			near = i
+		}
+		i++
+	}
+	if len(all) > maxPast {
+		join(near)
+	}
+	*j.past = [maxPast]stretch{}
+	copy(j.past[:], all)
 }
 
 // set has the job run when a clock says so, which is at that date. If it is
@@ -1152,25 +1245,12 @@ func (s *Scheduler) notice(now time.Time, mono int64) {
 		}
 	}
 	for _, j := range wrong {
-		here := s.zoned(j, now)
-		next := here
-		switch {
-		case j.base <= n:
-			next = s.following(j, here)
-		case j.from <= n:
-			// From the last that has had its run, so that every n days stays so.
-			if next = s.following(j, s.zoned(j, time.Unix(0, j.upto))); !next.After(now) {
-				next = s.following(j, here)
-			}
-		default:
-			// The clock was wrong when the job was scheduled.
-			if !j.r.hasAt {
-				j.from, j.upto = n, n
-			}
-			next = s.following(j, here)
+		if n < j.from && !j.r.hasAt {
+			j.startOver(n) // The clock was wrong when the job was scheduled.
+		} else {
+			j.rebase(n)
 		}
-		j.base = n
-		s.set(j, nanos(next), next, now, mono)
+		s.follow(j, now, mono)
 	}
 }
 

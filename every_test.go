@@ -1318,3 +1318,117 @@ func TestRecurrenceToWeekdays(t *testing.T) {
 		}
 	}
 }
+
+// TestJobMissed counts what a job missed across changes of the clock, one by
+// one.
+func TestJobMissed(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(5, 6))
+	for range 3000 {
+		loc := zone(t, zoneNames()[rnd.IntN(13)])
+		if loc.String() == "Pacific/Apia" {
+			continue // It left out 30 December 2011, which is counted.
+		}
+		start := time.Date(2024, 3, 1, 0, 0, 0, 0, time.UTC)
+		if list := changesSince1970(loc); len(list) > 0 {
+			start = time.Unix(list[rnd.IntN(len(list))], 0).Add(-4 * 24 * time.Hour)
+		}
+		start = start.Add(time.Duration(rnd.Int64N(int64(4 * 24 * time.Hour))))
+		at := fmt.Sprintf("%02d:%02d", (22+rnd.IntN(6))%24, rnd.IntN(60)) // Often in a gap.
+		r := [...]Recurrence{
+			Every(1).Day().At(at), Every(2).Days().At(at), Every(1).Day(), Every(3).Days(), Every(1).Sunday(), Every(1).Sunday().At(at), Every(1).Week(),
+		}[rnd.IntN(7)].In(loc)
+		now := start.Add(time.Duration(rnd.Int64N(int64(30 * 24 * time.Hour))))
+		want := 0
+		for next := r.next(start.In(loc), start.In(loc)); !next.After(now); next = r.next(start.In(loc), next) {
+			want++
+		}
+		var s Scheduler
+		s.RunPending(t.Context(), start)
+		j := schedule(t, &s, r, func(context.Context) error { return nil })
+		n := s.RunPending(t.Context(), now)
+		if n != min(want, 1) || int(j.Skipped())+n != want {
+			t.Fatalf("%v from %v to %v: %d runs, skipped %d, of %d", r, start.In(loc), now.In(loc), n, j.Skipped(), want)
+		}
+	}
+}
+
+// TestClockManySteps sets the clock forward and back, over and over. No time
+// has a second run, and as long as there have been few steps, none that the
+// clock comes to goes without.
+func TestClockManySteps(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(5, 8))
+	epoch := time.Date(2024, 3, 25, 12, 34, 56, 0, time.UTC) // In a week the clocks of Berlin change.
+	berlin := zone(t, "Europe/Berlin")
+	for round := range 3000 {
+		r := [...]Recurrence{
+			Every(1).Hour().At(":15"), Every(1).Day().At("02:30"), Every(1).Day(), Every(1).Minute().At(":30"),
+			Every(1).Sunday().At("10:00"), Every(3).Days().At("10:00"), Every(2).Hours().At(":10"),
+		}[round%7].In(berlin)
+		period := r.length(r.n)
+		steps := 1 + rnd.IntN(maxPast)
+		if round%2 == 0 {
+			steps = 50
+		}
+		var s Scheduler
+		now := epoch
+		s.RunPending(t.Context(), now)
+		j := schedule(t, &s, r, idle)
+		ran := map[int64]bool{}
+		comeTo := func(to time.Time) {
+			now = to
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			local, mono := s.tell(now)
+			for {
+				when := s.when(j)
+				if s.due(local, mono) == nil {
+					return
+				}
+				if ran[when] {
+					t.Fatalf("%v: %v has a second run, at %v", r, time.Unix(0, when).In(berlin), now.In(berlin))
+				}
+				ran[when] = true
+				j.state.Store(runIdle)
+			}
+		}
+		for range steps {
+			for range rnd.IntN(5) {
+				last := now
+				comeTo(now.Add(time.Duration(rnd.Int64N(int64(period)))))
+				next, _ := r.Next(last)
+				if r.hasAt && r.n == 1 && steps <= maxPast && !next.After(now) && !ran[nanos(next)] {
+					t.Fatalf("%v: %v has no run from %v to %v", r, next, last.In(berlin), now.In(berlin))
+				}
+			}
+			set := now.Add(time.Duration(rnd.Int64N(int64(20*period))) - 10*period)
+			if !r.hasAt && set.Before(epoch) {
+				set = epoch
+			}
+			comeTo(set)
+		}
+		if len(ran) < 5 && steps == 50 {
+			t.Errorf("%v: only %d runs", r, len(ran))
+		}
+	}
+}
+
+func idle(context.Context) error { return nil }
+
+// TestClockYearsAhead comes back from ten years ahead: there is no run left
+// out until the clock gets there.
+func TestClockYearsAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s Scheduler
+		fn, daily := noting(&s, time.UTC)
+		schedule(t, &s, Every(1).Day().At("10:30").In(time.UTC), fn)
+		during(t, &s, func() {
+			time.Sleep(35 * time.Hour)
+			setClock(&s, 10*365*24*time.Hour)
+			time.Sleep(48 * time.Hour)
+			daily()
+			setClock(&s, -10*365*24*time.Hour)
+			time.Sleep(72 * time.Hour)
+			expect(t, daily(), "5 10:30:00, 6 10:30:00, 7 10:30:00")
+		})
+	})
+}
