@@ -570,11 +570,11 @@ func mod(a, b int64) int64 { return ((a % b) + b) % b }
 type Scheduler struct {
 	Logger Logger // nil: warnings and errors to standard error; set it before use
 
-	mu    sync.Mutex // guards what follows, and all that changes in a Job
-	timed queue      // jobs that are a length of time, by the monotonic clock
-	dated queue      // jobs at times on the wall, by the wall clock
-	ghost []*Job     // cancelled in their run
-	born  uint64     // how many jobs there have been
+	mu    sync.Mutex        // guards what follows, and all that changes in a Job
+	timed queue             // jobs that are a length of time, by the monotonic clock
+	dated queue             // jobs at times on the wall, by the wall clock
+	ghost map[*Job]struct{} // ended in their run, which goes on
+	born  uint64            // how many jobs there have been
 	stats schedulerStats
 	log   Logger // of the last start
 
@@ -594,13 +594,14 @@ type Scheduler struct {
 	until   int64         // when, by the monotonic clock
 	nap     time.Duration // a test's maxWait
 
-	active atomic.Int64  // runs that tick has started, and ticks to come
-	idle   chan struct{} // holds one when there may be none
+	active atomic.Int64  // runs that tick has started, ticks to come, RunAlls and RunPendings
+	idle   chan struct{} // holds one when there may be none; made under mu, and kept
+	runs   atomic.Uint64 // that have begun
+	ghosts atomic.Int64  // how many there are in ghost, or may be
 }
 
-// schedulerStats counts what a scheduler has done since it was made.
+// schedulerStats counts what a scheduler has met since it was made.
 type schedulerStats struct {
-	runs    uint64
 	failed  uint64 // with an error or a panic
 	skipped uint64 // see [Job.Skipped]
 }
@@ -613,7 +614,7 @@ type Job struct {
 	r     Recurrence
 	state atomic.Int32 // of its run; leaves runIdle under the lock
 	index int32        // in its queue; -1: ended
-	last  int64        // when its last run began, by the wall clock; 0: none has
+	last  atomic.Int64 // when its last run began, by the wall clock; 0: none has
 
 	age     uint64 // how many jobs there were before
 	skipped uint64
@@ -691,6 +692,7 @@ func (s *Scheduler) RunPending(ctx context.Context, now time.Time) int {
 	for j := s.due(now, mono); j != nil; j = s.due(now, mono) {
 		due = append(due, j)
 	}
+	s.enter()
 	s.mu.Unlock()
 	return s.runEach(ctx, due)
 }
@@ -701,13 +703,13 @@ func (s *Scheduler) RunPending(ctx context.Context, now time.Time) int {
 func (s *Scheduler) RunAll(ctx context.Context) int {
 	jobs := s.Jobs()
 	s.mu.Lock()
-	now, _ := s.look()
 	all := jobs[:0]
 	for _, j := range jobs {
-		if s.begin(j, now) {
+		if j.begin() {
 			all = append(all, j)
 		}
 	}
+	s.enter()
 	s.mu.Unlock()
 	return s.runEach(ctx, all)
 }
@@ -807,10 +809,11 @@ func (j *Job) Next() time.Time {
 func (j *Job) Last() time.Time {
 	j.s.mu.Lock()
 	defer j.s.mu.Unlock()
-	if j.last == 0 {
+	last := j.last.Load()
+	if last == 0 {
 		return time.Time{}
 	}
-	return j.s.zoned(j, time.Unix(0, j.last))
+	return j.s.zoned(j, time.Unix(0, last))
 }
 
 // Skipped returns how many times have had no run of their own: because the
@@ -845,10 +848,7 @@ func (s *Scheduler) start(ctx context.Context, log Logger) error {
 	}
 	s.jobs, s.abandon = context.WithCancel(ctx)
 	s.ending, s.told, s.log = false, time.Time{}, log
-	if s.idle == nil {
-		s.idle = make(chan struct{}, 1)
-	}
-	s.active.Add(1)
+	s.enter()
 	s.timer = time.AfterFunc(maxWait, s.tick)
 	s.arm(s.look())
 	return nil
@@ -868,16 +868,18 @@ func (s *Scheduler) stop(ctx context.Context) (running string) {
 	s.disarm()
 	s.mu.Unlock()
 
-	for s.active.Load() > 0 && ctx.Err() == nil {
+	late := false
+	for !late && s.active.Load() > 0 {
 		select {
 		case <-s.idle:
 		case <-ctx.Done():
+			late = true
 		}
 	}
 	s.mayBeIdle() // Another stop may be waiting.
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.active.Load() > 0 {
+	if late && s.active.Load() > 0 {
 		running = s.runningNames()
 	}
 	if s.jobs == jobs {
@@ -885,6 +887,15 @@ func (s *Scheduler) stop(ctx context.Context) (running string) {
 		s.jobs = nil
 	}
 	return running
+}
+
+// enter counts one more who runs jobs and who calls left afterwards.
+func (s *Scheduler) enter() {
+	if s.idle == nil {
+		s.idle = make(chan struct{}, 1)
+	}
+	s.active.Add(1)
+	s.began = time.Now()
 }
 
 func (s *Scheduler) started() bool { return s.jobs != nil && !s.ending }
@@ -918,6 +929,7 @@ func (s *Scheduler) disarm() {
 func (s *Scheduler) tick() {
 	defer s.left()
 	var last *Job
+	var at int64
 	s.mu.Lock()
 	jobs := s.jobs
 	for done := false; !done && !s.ending; {
@@ -931,9 +943,9 @@ func (s *Scheduler) tick() {
 			}
 			if last != nil {
 				s.active.Add(1)
-				go s.runActive(jobs, last)
+				go s.runActive(jobs, last, at)
 			}
-			last = j
+			last, at = j, nanos(now)
 		}
 		if !done {
 			s.mu.Unlock() // Others may want it too.
@@ -942,7 +954,7 @@ func (s *Scheduler) tick() {
 	}
 	s.mu.Unlock()
 	if last != nil {
-		s.run(jobs, last)
+		s.run(jobs, last, at)
 	}
 }
 
@@ -983,7 +995,7 @@ func (s *Scheduler) due(now time.Time, mono int64) *Job {
 			s.drop(j)
 			continue
 		}
-		begun := s.begin(j, now)
+		begun := j.begin()
 		if !begun {
 			s.skip(j, 1)
 		}
@@ -995,13 +1007,8 @@ func (s *Scheduler) due(now time.Time, mono int64) *Job {
 }
 
 // begin marks a job as running, unless it is.
-func (s *Scheduler) begin(j *Job, now time.Time) bool {
-	if j.index < 0 || !j.state.CompareAndSwap(runIdle, runBegun) {
-		return false
-	}
-	j.last = nanos(now)
-	s.stats.runs++
-	return true
+func (j *Job) begin() bool {
+	return j.index >= 0 && j.state.CompareAndSwap(runIdle, runBegun)
 }
 
 func (s *Scheduler) skip(j *Job, n int64) {
@@ -1276,24 +1283,46 @@ func nanos(t time.Time) int64 {
 
 // runEach runs jobs that have begun, one after another.
 func (s *Scheduler) runEach(ctx context.Context, jobs []*Job) (n int) {
-	for _, j := range jobs {
-		s.mu.Lock()
-		s.began = time.Now()
-		if ctx.Err() != nil && j.state.CompareAndSwap(runBegun, runRevoked) {
-			s.skip(j, 1)
+	defer s.left()
+	defer func() {
+		for _, j := range jobs { // One of them called runtime.Goexit, which ends the caller too.
+			s.revoke(j)
+			s.run(ctx, j, 0)
 		}
+		s.mu.Lock()
+		s.pass()
 		s.mu.Unlock()
-		if s.run(ctx, j) {
+	}()
+	for len(jobs) > 0 {
+		j := jobs[0]
+		jobs = jobs[1:]
+		if ctx.Err() != nil {
+			s.revoke(j)
+		}
+		s.mu.Lock()
+		s.pass()
+		now, _ := s.look()
+		s.mu.Unlock()
+		if s.run(ctx, j, nanos(now)) {
 			n++
 		}
 	}
 	return n
 }
 
+// revoke takes back that a job has begun, and counts that.
+func (s *Scheduler) revoke(j *Job) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if j.state.CompareAndSwap(runBegun, runRevoked) {
+		s.skip(j, 1)
+	}
+}
+
 // runActive is run for tick, which counts it.
-func (s *Scheduler) runActive(ctx context.Context, j *Job) {
+func (s *Scheduler) runActive(ctx context.Context, j *Job, now int64) {
 	defer s.left()
-	s.run(ctx, j)
+	s.run(ctx, j, now)
 }
 
 func (s *Scheduler) left() {
@@ -1310,7 +1339,7 @@ func (s *Scheduler) mayBeIdle() {
 }
 
 // run calls a begun job's function, unless that was revoked.
-func (s *Scheduler) run(ctx context.Context, j *Job) (ran bool) {
+func (s *Scheduler) run(ctx context.Context, j *Job, now int64) (ran bool) {
 	var err error
 	returned := true
 	defer func() {
@@ -1323,6 +1352,8 @@ func (s *Scheduler) run(ctx context.Context, j *Job) (ran bool) {
 		s.finished(j, err, p)
 	}()
 	if j.state.CompareAndSwap(runBegun, runCalled) {
+		j.last.Store(now)
+		s.runs.Add(1)
 		ran, returned = true, false
 		err = j.fn(ctx)
 		returned = true
@@ -1335,12 +1366,18 @@ func (s *Scheduler) run(ctx context.Context, j *Job) (ran bool) {
 func (s *Scheduler) finished(j *Job, err error, p any) {
 	if err == nil && p == nil && !j.r.afterRun {
 		j.state.Store(runIdle)
+		if s.ghosts.Load() > 0 { // See drop.
+			s.mu.Lock()
+			s.lay(j)
+			s.mu.Unlock()
+		}
 		return
 	}
 	done := errors.Is(err, ErrCancelJob)
 	failed := !done && (err != nil || p != nil)
 	s.mu.Lock()
 	j.state.Store(runIdle)
+	s.lay(j)
 	switch {
 	case done:
 		s.drop(j)
@@ -1391,7 +1428,7 @@ func (s *Scheduler) runningNames() string {
 			add(e.job)
 		}
 	}
-	for _, j := range s.ghost {
+	for j := range s.ghost {
 		add(j)
 	}
 	slices.SortFunc(jobs, func(a, b *Job) int { return cmp.Compare(a.age, b.age) })
@@ -1502,7 +1539,25 @@ func (s *Scheduler) drop(j *Job) {
 		q.fix(i, e)
 	}
 	j.index = -1
-	if j.state.Load() != runIdle {
-		s.ghost = append(slices.DeleteFunc(s.ghost, func(j *Job) bool { return j.state.Load() == runIdle }), j)
+	// Either a run that ends sees that there is a ghost, or this sees its end.
+	s.ghosts.Add(1)
+	if j.state.Load() == runIdle {
+		s.ghosts.Add(-1)
+		return
+	}
+	if s.ghost == nil {
+		s.ghost = make(map[*Job]struct{})
+	}
+	s.ghost[j] = struct{}{}
+}
+
+// lay lets go of a job that has ended, and whose run has.
+func (s *Scheduler) lay(j *Job) {
+	if _, ok := s.ghost[j]; !ok {
+		return
+	}
+	s.ghosts.Add(-1)
+	if delete(s.ghost, j); len(s.ghost) == 0 {
+		s.ghost = nil // A map keeps the room it once needed.
 	}
 }

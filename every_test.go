@@ -842,7 +842,7 @@ func TestSchedulerWaits(t *testing.T) {
 		if err := s.Run(ctx); err != nil || done.Load() != 3 {
 			t.Error(err, done.Load())
 		}
-		if s.stats.failed != 0 || s.stats.runs != 3 {
+		if s.stats.failed != 0 || s.runs.Load() != 3 {
 			t.Error(s.stats)
 		}
 	})
@@ -963,7 +963,7 @@ func TestJobFails(t *testing.T) {
 		if !last.Next().IsZero() || !self.Next().IsZero() || len(s.Jobs()) != 4 {
 			t.Error("cancelled jobs go on")
 		}
-		if s.stats.failed != 8 || s.stats.runs != 10 {
+		if s.stats.failed != 8 || s.runs.Load() != 10 {
 			t.Error(s.stats)
 		}
 		expect(t, strings.Join(l.lines[4:], "\n"), `autobus: a scheduled job failed job=every minute [error] error=no luck
@@ -1317,6 +1317,149 @@ func TestRecurrenceToWeekdays(t *testing.T) {
 			t.Errorf("%v, %d drawn: Next(%s) = %s, want %s", r, c.draw, c.from, got, c.want)
 		}
 	}
+}
+
+// TestSchedulerWaitsForRunAll ends Run while RunAll and RunPending go on.
+func TestSchedulerWaitsForRunAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s Scheduler
+		var done atomic.Int64
+		brief := schedule(t, &s, Every(1).Minute(), func(context.Context) error {
+			time.Sleep(5 * time.Second)
+			done.Add(1)
+			return nil
+		})
+		for i, run := range []func(){
+			func() { s.RunAll(t.Context()) },
+			func() { s.RunPending(t.Context(), time.Now()) },
+		} {
+			time.Sleep(time.Minute)
+			var wg sync.WaitGroup
+			wg.Go(run)
+			synctest.Wait()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			if err := s.Run(ctx); err != nil || done.Load() != int64(1+i) {
+				t.Error(err, done.Load())
+			}
+			cancel()
+			wg.Wait()
+		}
+		brief.Cancel()
+
+		// One that is stuck is named, and its context is RunAll's.
+		ctx, cancel := context.WithCancel(t.Context())
+		schedule(t, &s, Every(1).Hour(), func(ctx context.Context) error { <-ctx.Done(); return nil })
+		ended := make(chan int)
+		go func() { ended <- s.RunAll(ctx) }()
+		synctest.Wait()
+		over, cancelOver := context.WithCancel(t.Context())
+		cancelOver()
+		err := s.Run(over)
+		if err == nil || err.Error() != "autobus: the scheduler stopped with jobs still running: every hour: context deadline exceeded" || !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+		cancel()
+		if n := <-ended; n != 1 {
+			t.Error(n)
+		}
+	})
+}
+
+// TestJobRevoked leaves out jobs that are due, for a Cancel and for a context:
+// they haven't run.
+func TestJobRevoked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b Bus
+		s := &b.scheduler
+		ctx, cancel := context.WithCancel(t.Context())
+		var second *Job
+		first := schedule(t, s, Every(1).Minute(), func(context.Context) error { return nil })
+		schedule(t, s, Every(1).Minute(), func(context.Context) error {
+			time.Sleep(5 * time.Second)
+			second.Cancel()
+			return nil
+		})
+		second = schedule(t, s, Every(1).Minute(), func(context.Context) error { t.Error("has run"); return nil })
+		third := schedule(t, s, Every(1).Minute(), func(context.Context) error { cancel(); return nil })
+		fourth := schedule(t, s, Every(1).Minute(), func(context.Context) error { t.Error("has run"); return nil })
+		begin := time.Now()
+		if n := s.RunAll(ctx); n != 3 || b.Stats().JobRuns != 3 || b.Stats().JobsMissed != 1 {
+			t.Error(n, b.Stats())
+		}
+		if !second.Last().IsZero() || !fourth.Last().IsZero() || second.Skipped() != 0 || fourth.Skipped() != 1 {
+			t.Error("left out, but ran at", second.Last(), fourth.Last())
+		}
+		// Each began when the one before had ended.
+		if !first.Last().Equal(begin) || !third.Last().Equal(begin.Add(5*time.Second)) {
+			t.Error("ran at", first.Last(), third.Last())
+		}
+	})
+}
+
+// TestJobGoexit ends the goroutine of RunPending, as a test's FailNow does. The
+// jobs that were to follow run the next time.
+func TestJobGoexit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := Scheduler{Logger: discard{}}
+		runs := map[string]int{}
+		var jobs []*Job
+		for _, name := range []string{"before", "exits", "after", "later"} {
+			r := Every(1).Minute()
+			if name == "later" {
+				r = r.AfterCompletion()
+			}
+			jobs = append(jobs, schedule(t, &s, r, func(context.Context) error {
+				if runs[name]++; name == "exits" && runs[name] == 1 {
+					runtime.Goexit()
+				}
+				return nil
+			}))
+		}
+		time.Sleep(time.Minute)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			s.RunPending(t.Context(), time.Now())
+			t.Error("RunPending returned")
+		})
+		wg.Wait()
+		expect(t, fmt.Sprint(runs), "map[before:1 exits:1]")
+		time.Sleep(time.Minute)
+		if n := s.RunPending(t.Context(), time.Now()); n != 4 {
+			t.Error(n, "runs")
+		}
+		expect(t, fmt.Sprint(runs), "map[after:1 before:2 exits:2 later:1]")
+		expect(t, fmt.Sprint(jobs[0].Skipped(), jobs[1].Skipped(), jobs[2].Skipped(), jobs[3].Skipped()), "0 0 1 1")
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := s.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestJobLetGo ends jobs in their run, in every way: nothing keeps them.
+func TestJobLetGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := Scheduler{Logger: discard{}}
+		for _, r := range []Recurrence{Every(1).Minute(), Every(1).Minute().AfterCompletion(), Every(1).Minute().At(":00")} {
+			for _, how := range []func(*Job) error{
+				func(j *Job) error { j.Cancel(); return nil },
+				func(j *Job) error { j.Cancel(); return ErrCancelJob },
+				func(j *Job) error { j.Cancel(); panic("and so on") },
+				func(*Job) error { s.CancelTagged("mine"); return ErrCancelJob },
+				func(*Job) error { return ErrCancelJob },
+			} {
+				var j *Job
+				j = schedule(t, &s, r, func(context.Context) error { time.Sleep(time.Second); return how(j) })
+			}
+			schedule(t, &s, r.Until(time.Now().Add(time.Minute)), func(context.Context) error { time.Sleep(time.Second); return nil }).Tag("mine")
+		}
+		during(t, &s, func() { time.Sleep(62 * time.Second) })
+		s.RunAll(t.Context())
+		if len(s.ghost) != 0 || len(s.Jobs()) != 0 {
+			t.Error("kept:", len(s.ghost), s.Jobs())
+		}
+	})
 }
 
 // TestJobMissed counts what a job missed across changes of the clock, one by
