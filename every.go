@@ -254,7 +254,9 @@ func (r Recurrence) To(latest float64) Recurrence {
 	return r.checkLength()
 }
 
-// Until ends the recurrence: t is the last moment that a run may fall due.
+// Until ends the recurrence: t is the last moment that a run may fall due. One
+// that falls due by then may begin up to a second after t, for a scheduler
+// that is a little late; later than that it is left out and counted.
 func (r Recurrence) Until(t time.Time) Recurrence {
 	o := r.opt()
 	o.until, o.bounded = t, true
@@ -561,8 +563,14 @@ func mod(a, b int64) int64 { return ((a % b) + b) % b }
 // nor notice that the wall clock is set. On most systems that clock stands
 // still while the machine is suspended. Times on the wall follow the wall
 // clock: a step of it is met within 30 seconds, and a time that has had its run
-// has no second one when the clock is set back. If runs were missed there is
-// one run at once, and the next one is in the future.
+// has no second one, however often the clock is set back. If runs were missed
+// there is one run at once, and the next one is in the future. Days, weeks and
+// weekdays without an At start over where the clock is set back to before they
+// were scheduled.
+//
+// The local zone is [time.Local]. A program that assigns to it is followed, but
+// Go reads the system's zone, as /etc/localtime, just once: where that changes,
+// assign to time.Local or begin anew.
 //
 // A job never overlaps itself: a run that falls due while the one before goes
 // on is left out and counted. A job that fails or panics is logged and goes
@@ -639,9 +647,10 @@ const (
 )
 
 // Run runs jobs as they fall due, each in a goroutine of its own, until ctx
-// ends. Then it waits up to 10 seconds for those that are running. Past that
-// it cancels the contexts that they were given, and its error names them. It
-// is an error to call Run while it runs; afterwards it may be called again.
+// ends. Then it waits up to 10 seconds for those that are running, also for
+// those that RunAll or RunPending runs. Past that it cancels the contexts that
+// it gave them, and its error names them. It is an error to call Run while it
+// runs; afterwards it may be called again.
 func (s *Scheduler) Run(ctx context.Context) error {
 	if err := s.start(context.WithoutCancel(ctx), s.Logger); err != nil {
 		return err
@@ -682,7 +691,7 @@ func (s *Scheduler) Schedule(r Recurrence, fn func(context.Context) error) (*Job
 // RunPending runs the jobs that are due at now, one after another in the order
 // of their times, and then of their age. It returns how many there were. When
 // ctx ends it leaves out the rest; jobs that are running already it leaves out
-// too. If now is over a second from the system's time, the scheduler takes it
+// too. If now is a second or more from the system's time, the scheduler takes it
 // for the time until the next RunPending or Run, and its clock stands but for
 // what the runs take: so a test says what time it is.
 func (s *Scheduler) RunPending(ctx context.Context, now time.Time) int {

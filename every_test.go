@@ -1575,3 +1575,60 @@ func TestClockYearsAhead(t *testing.T) {
 		})
 	})
 }
+
+// TestJobUntilLate is about a run that falls due by Until, and begins after it.
+func TestJobUntilLate(t *testing.T) {
+	for _, c := range []struct {
+		late time.Duration
+		runs int
+	}{{0, 1}, {time.Second, 1}, {time.Second + 1, 0}, {time.Hour, 0}} {
+		at := time.Date(2024, 1, 15, 10, 0, 0, 0, time.UTC)
+		var s Scheduler
+		s.RunPending(t.Context(), at)
+		end := at.Add(time.Minute)
+		for _, r := range []Recurrence{Every(1).Minute(), Every(1).Minute().At(":00")} {
+			schedule(t, &s, r.Until(end), idle)
+		}
+		jobs := s.Jobs()
+		if n := s.RunPending(t.Context(), end.Add(c.late)); n != 2*c.runs || len(s.Jobs()) != 0 {
+			t.Errorf("%v late: %d runs, %v", c.late, n, s.Jobs())
+		}
+		for _, j := range jobs {
+			if j.Skipped() != uint64(1-c.runs) {
+				t.Errorf("%v late: %v: skipped %d", c.late, j, j.Skipped())
+			}
+		}
+	}
+}
+
+// TestClockStands tells the scheduler a time: its clock stands at that, but for
+// what runs take, if it is a second or more from the system's.
+func TestClockStands(t *testing.T) {
+	for _, c := range []struct {
+		off    time.Duration
+		stands bool
+	}{{0, false}, {time.Second - 1, false}, {1 - time.Second, false}, {time.Second, true}, {-time.Second, true}} {
+		synctest.Test(t, func(t *testing.T) {
+			var s Scheduler
+			begin := time.Now().Add(c.off)
+			s.RunPending(t.Context(), begin)
+			time.Sleep(10 * time.Second)
+			want := begin.Add(time.Minute)
+			if !c.stands {
+				want = time.Now().Add(time.Minute)
+			}
+			first := schedule(t, &s, Every(1).Minute(), func(context.Context) error { time.Sleep(3 * time.Second); return nil })
+			if !first.Next().Equal(want) {
+				t.Errorf("off by %v: next %v, want %v", c.off, first.Next(), want)
+			}
+			s.RunAll(t.Context())
+			want = time.Now().Add(time.Minute)
+			if c.stands {
+				want = begin.Add(3*time.Second + time.Minute)
+			}
+			if last := schedule(t, &s, Every(1).Minute(), idle); !last.Next().Equal(want) {
+				t.Errorf("off by %v, after a run: next %v, want %v", c.off, last.Next(), want)
+			}
+		})
+	}
+}
