@@ -1611,7 +1611,7 @@ func (b *Bus) Stats() Stats {
 	s.Unsent += b.out.unsent
 	b.out.mu.Unlock()
 	b.scheduler.mu.Lock()
-	s.JobRuns, s.JobsFailed, s.JobsMissed = b.scheduler.stats.runs, b.scheduler.stats.failed, b.scheduler.stats.skipped
+	s.JobRuns, s.JobsFailed, s.JobsMissed = b.scheduler.runs.Load(), b.scheduler.stats.failed, b.scheduler.stats.skipped
 	b.scheduler.mu.Unlock()
 	s.Received, s.Delivered, s.Handled, s.Failed = b.received.Load(), b.delivered.Load(), b.handled.Load(), b.failed.Load()
 	s.DroppedMalformed += b.discarded[malformed].Load()

@@ -27,6 +27,7 @@ const (
 	runBatch  = 256                    // runs started under one hold of the scheduler's lock
 	never     = math.MaxInt64          // when a job is due that waits for its own completion
 	daySecs   = 24 * 60 * 60
+	maxPast   = 4 // stretches of past runs that a job remembers
 )
 
 // A Recurrence says when something happens, over and over:
@@ -253,7 +254,9 @@ func (r Recurrence) To(latest float64) Recurrence {
 	return r.checkLength()
 }
 
-// Until ends the recurrence: t is the last moment that a run may fall due.
+// Until ends the recurrence: t is the last moment that a run may fall due. One
+// that falls due by then may begin up to a second after t, for a scheduler
+// that is a little late; later than that it is left out and counted.
 func (r Recurrence) Until(t time.Time) Recurrence {
 	o := r.opt()
 	o.until, o.bounded = t, true
@@ -472,32 +475,27 @@ func nextWall(t, at, length int64, in *time.Location) int64 {
 func (r Recurrence) nextOnDay(n int64, at time.Duration, after time.Time) time.Time {
 	in := after.Location()
 	today := dayOf(after)
-	step := int64(1)
-	if n > 1 {
+	if n > 1 && !r.onWeekday {
 		if !onDay(today+1, 0, in).After(after) {
 			today++ // The clock was put back over midnight: tomorrow began before.
-		} else if !r.onWeekday && !onDay(today-1, at, in).Before(after) {
+		} else if !onDay(today-1, at, in).Before(after) {
 			today-- // A gap has moved yesterday's time to today.
 		}
-	} else {
-		today-- // A gap may have moved yesterday's run to today.
+		return onDay(today+n, at, in)
 	}
+	today-- // A gap may have moved yesterday's run to today.
+	step := int64(1)
 	if r.onWeekday {
 		step = 7
 		today += mod(int64(r.weekday)-int64(time.Thursday)-today, 7) // Day 0, 1 January 1970, was a Thursday.
 	}
-	if n > 1 {
-		return onDay(today+n*step, at, in)
-	}
-	next := onDay(today, at, in)
 	for range 3 {
-		if next.After(after) {
+		if onDay(today, at, in).After(after) {
 			break
 		}
 		today += step
-		next = onDay(today, at, in)
 	}
-	return next
+	return onDay(today+(n-1)*step, at, in)
 }
 
 // nextAfterDays does days and weeks without an At: every so many days after
@@ -565,8 +563,14 @@ func mod(a, b int64) int64 { return ((a % b) + b) % b }
 // nor notice that the wall clock is set. On most systems that clock stands
 // still while the machine is suspended. Times on the wall follow the wall
 // clock: a step of it is met within 30 seconds, and a time that has had its run
-// has no second one when the clock is set back. If runs were missed there is
-// one run at once, and the next one is in the future.
+// has no second one, however often the clock is set back. If runs were missed
+// there is one run at once, and the next one is in the future. Days, weeks and
+// weekdays without an At start over where the clock is set back to before they
+// were scheduled.
+//
+// The local zone is [time.Local]. A program that assigns to it is followed, but
+// Go reads the system's zone, as /etc/localtime, just once: where that changes,
+// assign to time.Local or begin anew.
 //
 // A job never overlaps itself: a run that falls due while the one before goes
 // on is left out and counted. A job that fails or panics is logged and goes
@@ -574,11 +578,11 @@ func mod(a, b int64) int64 { return ((a % b) + b) % b }
 type Scheduler struct {
 	Logger Logger // nil: warnings and errors to standard error; set it before use
 
-	mu    sync.Mutex // guards what follows, and all that changes in a Job
-	timed queue      // jobs that are a length of time, by the monotonic clock
-	dated queue      // jobs at times on the wall, by the wall clock
-	ghost []*Job     // cancelled in their run
-	born  uint64     // how many jobs there have been
+	mu    sync.Mutex        // guards what follows, and all that changes in a Job
+	timed queue             // jobs that are a length of time, by the monotonic clock
+	dated queue             // jobs at times on the wall, by the wall clock
+	ghost map[*Job]struct{} // ended in their run, which goes on
+	born  uint64            // how many jobs there have been
 	stats schedulerStats
 	log   Logger // of the last start
 
@@ -598,13 +602,14 @@ type Scheduler struct {
 	until   int64         // when, by the monotonic clock
 	nap     time.Duration // a test's maxWait
 
-	active atomic.Int64  // runs that tick has started, and ticks to come
-	idle   chan struct{} // holds one when there may be none
+	active atomic.Int64  // runs that tick has started, ticks to come, RunAlls and RunPendings
+	idle   chan struct{} // holds one when there may be none; made under mu, and kept
+	runs   atomic.Uint64 // that have begun
+	ghosts atomic.Int64  // how many there are in ghost, or may be
 }
 
-// schedulerStats counts what a scheduler has done since it was made.
+// schedulerStats counts what a scheduler has met since it was made.
 type schedulerStats struct {
-	runs    uint64
 	failed  uint64 // with an error or a panic
 	skipped uint64 // see [Job.Skipped]
 }
@@ -617,17 +622,21 @@ type Job struct {
 	r     Recurrence
 	state atomic.Int32 // of its run; leaves runIdle under the lock
 	index int32        // in its queue; -1: ended
-	last  int64        // when its last run began, by the wall clock; 0: none has
+	last  atomic.Int64 // when its last run began, by the wall clock; 0: none has
 
 	age     uint64 // how many jobs there were before
 	skipped uint64
 	tags    []string
 
 	// Of a job at times on the wall, by its clock:
-	from int64 // when it was scheduled
-	upto int64 // the times since from up to this one have had their run
-	base int64 // what its next time was found from
+	from  int64             // when it was scheduled: without an At, it counts from there
+	since int64             // the times after this up to base have had their run
+	base  int64             // what its next time was found from
+	past  *[maxPast]stretch // so have these, before the clock was set; nil in most
 }
+
+// A stretch is of times after one up to another.
+type stretch struct{ after, upto int64 }
 
 // The states of a job's run.
 const (
@@ -638,9 +647,10 @@ const (
 )
 
 // Run runs jobs as they fall due, each in a goroutine of its own, until ctx
-// ends. Then it waits up to 10 seconds for those that are running. Past that
-// it cancels the contexts that they were given, and its error names them. It
-// is an error to call Run while it runs; afterwards it may be called again.
+// ends. Then it waits up to 10 seconds for those that are running, also for
+// those that RunAll or RunPending runs. Past that it cancels the contexts that
+// it gave them, and its error names them. It is an error to call Run while it
+// runs; afterwards it may be called again.
 func (s *Scheduler) Run(ctx context.Context) error {
 	if err := s.start(context.WithoutCancel(ctx), s.Logger); err != nil {
 		return err
@@ -671,8 +681,8 @@ func (s *Scheduler) Schedule(r Recurrence, fn func(context.Context) error) (*Job
 	if r.over(now) {
 		return nil, &failure{text: r.String() + ": that is over"}
 	}
-	j := &Job{s: s, fn: fn, r: r, age: s.born, from: nanos(now), index: -1}
-	j.upto = j.from
+	j := &Job{s: s, fn: fn, r: r, age: s.born, index: -1}
+	j.startOver(nanos(now))
 	s.born++
 	s.plan(j, now, mono)
 	return j, nil
@@ -681,7 +691,7 @@ func (s *Scheduler) Schedule(r Recurrence, fn func(context.Context) error) (*Job
 // RunPending runs the jobs that are due at now, one after another in the order
 // of their times, and then of their age. It returns how many there were. When
 // ctx ends it leaves out the rest; jobs that are running already it leaves out
-// too. If now is over a second from the system's time, the scheduler takes it
+// too. If now is a second or more from the system's time, the scheduler takes it
 // for the time until the next RunPending or Run, and its clock stands but for
 // what the runs take: so a test says what time it is.
 func (s *Scheduler) RunPending(ctx context.Context, now time.Time) int {
@@ -691,6 +701,7 @@ func (s *Scheduler) RunPending(ctx context.Context, now time.Time) int {
 	for j := s.due(now, mono); j != nil; j = s.due(now, mono) {
 		due = append(due, j)
 	}
+	s.enter()
 	s.mu.Unlock()
 	return s.runEach(ctx, due)
 }
@@ -701,13 +712,13 @@ func (s *Scheduler) RunPending(ctx context.Context, now time.Time) int {
 func (s *Scheduler) RunAll(ctx context.Context) int {
 	jobs := s.Jobs()
 	s.mu.Lock()
-	now, _ := s.look()
 	all := jobs[:0]
 	for _, j := range jobs {
-		if s.begin(j, now) {
+		if j.begin() {
 			all = append(all, j)
 		}
 	}
+	s.enter()
 	s.mu.Unlock()
 	return s.runEach(ctx, all)
 }
@@ -807,10 +818,11 @@ func (j *Job) Next() time.Time {
 func (j *Job) Last() time.Time {
 	j.s.mu.Lock()
 	defer j.s.mu.Unlock()
-	if j.last == 0 {
+	last := j.last.Load()
+	if last == 0 {
 		return time.Time{}
 	}
-	return j.s.zoned(j, time.Unix(0, j.last))
+	return j.s.zoned(j, time.Unix(0, last))
 }
 
 // Skipped returns how many times have had no run of their own: because the
@@ -845,10 +857,7 @@ func (s *Scheduler) start(ctx context.Context, log Logger) error {
 	}
 	s.jobs, s.abandon = context.WithCancel(ctx)
 	s.ending, s.told, s.log = false, time.Time{}, log
-	if s.idle == nil {
-		s.idle = make(chan struct{}, 1)
-	}
-	s.active.Add(1)
+	s.enter()
 	s.timer = time.AfterFunc(maxWait, s.tick)
 	s.arm(s.look())
 	return nil
@@ -868,16 +877,18 @@ func (s *Scheduler) stop(ctx context.Context) (running string) {
 	s.disarm()
 	s.mu.Unlock()
 
-	for s.active.Load() > 0 && ctx.Err() == nil {
+	late := false
+	for !late && s.active.Load() > 0 {
 		select {
 		case <-s.idle:
 		case <-ctx.Done():
+			late = true
 		}
 	}
 	s.mayBeIdle() // Another stop may be waiting.
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.active.Load() > 0 {
+	if late && s.active.Load() > 0 {
 		running = s.runningNames()
 	}
 	if s.jobs == jobs {
@@ -885,6 +896,15 @@ func (s *Scheduler) stop(ctx context.Context) (running string) {
 		s.jobs = nil
 	}
 	return running
+}
+
+// enter counts one more who runs jobs and who calls left afterwards.
+func (s *Scheduler) enter() {
+	if s.idle == nil {
+		s.idle = make(chan struct{}, 1)
+	}
+	s.active.Add(1)
+	s.began = time.Now()
 }
 
 func (s *Scheduler) started() bool { return s.jobs != nil && !s.ending }
@@ -918,6 +938,7 @@ func (s *Scheduler) disarm() {
 func (s *Scheduler) tick() {
 	defer s.left()
 	var last *Job
+	var at int64
 	s.mu.Lock()
 	jobs := s.jobs
 	for done := false; !done && !s.ending; {
@@ -931,9 +952,9 @@ func (s *Scheduler) tick() {
 			}
 			if last != nil {
 				s.active.Add(1)
-				go s.runActive(jobs, last)
+				go s.runActive(jobs, last, at)
 			}
-			last = j
+			last, at = j, nanos(now)
 		}
 		if !done {
 			s.mu.Unlock() // Others may want it too.
@@ -942,7 +963,7 @@ func (s *Scheduler) tick() {
 	}
 	s.mu.Unlock()
 	if last != nil {
-		s.run(jobs, last)
+		s.run(jobs, last, at)
 	}
 }
 
@@ -983,7 +1004,7 @@ func (s *Scheduler) due(now time.Time, mono int64) *Job {
 			s.drop(j)
 			continue
 		}
-		begun := s.begin(j, now)
+		begun := j.begin()
 		if !begun {
 			s.skip(j, 1)
 		}
@@ -995,13 +1016,8 @@ func (s *Scheduler) due(now time.Time, mono int64) *Job {
 }
 
 // begin marks a job as running, unless it is.
-func (s *Scheduler) begin(j *Job, now time.Time) bool {
-	if j.index < 0 || !j.state.CompareAndSwap(runIdle, runBegun) {
-		return false
-	}
-	j.last = nanos(now)
-	s.stats.runs++
-	return true
+func (j *Job) begin() bool {
+	return j.index >= 0 && j.state.CompareAndSwap(runIdle, runBegun)
 }
 
 func (s *Scheduler) skip(j *Job, n int64) {
@@ -1016,19 +1032,22 @@ func (s *Scheduler) plan(j *Job, now time.Time, mono int64) {
 		s.set(j, mono+int64(length), now.Add(length), now, mono)
 		return
 	}
-	j.base = nanos(now)
-	if !j.r.hasAt {
-		j.from, j.upto = j.base, j.base
+	switch n := nanos(now); {
+	case !j.r.hasAt:
+		j.startOver(n)
+	case n >= j.base:
+		j.base = n // What fell due in its run is left out.
+	default:
+		j.rebase(n)
 	}
-	next := s.following(j, s.zoned(j, now))
-	s.set(j, nanos(next), next, now, mono)
+	s.follow(j, now, mono)
 }
 
 // advance plans the run after the one that is due.
 func (s *Scheduler) advance(j *Job, now time.Time, mono int64) {
 	when := s.when(j)
-	if !j.r.fixed() && when >= j.from {
-		j.upto = max(j.upto, when)
+	if !j.r.fixed() {
+		j.base = when
 	}
 	switch {
 	case j.r.afterRun:
@@ -1045,40 +1064,125 @@ func (s *Scheduler) advance(j *Job, now time.Time, mono int64) {
 		}
 		s.set(j, next, now.Add(time.Duration(next-mono)), now, mono)
 	default:
-		due := s.zoned(j, time.Unix(0, when))
-		j.base = when
-		next := s.following(j, due)
+		next := s.following(j)
 		if !next.After(now) {
-			s.skip(j, missed(j.r, due, s.zoned(j, now)))
-			j.base = nanos(now)
-			next = s.following(j, s.zoned(j, now))
+			s.skip(j, j.r.missed(s.zoned(j, time.Unix(0, j.from)), s.zoned(j, time.Unix(0, when)), s.zoned(j, now)))
+			j.rebase(nanos(now))
+			next = s.following(j)
 		}
 		s.set(j, nanos(next), next, now, mono)
 	}
 }
 
-// missed returns how many times on the wall there are after due until now, at
-// least one.
-func missed(r Recurrence, due, now time.Time) int64 {
+// missed returns how many times there are after due until now, of those on the
+// wall that are scheduled at anchor. There is one at least.
+func (r Recurrence) missed(anchor, due, now time.Time) int64 {
 	if r.ranges() {
 		return 1
 	}
-	passed := now.Unix() - due.Unix()
-	if r.unit >= day {
-		passed = wall(now) - wall(due)
+	length := int64(r.n * unitSeconds[r.unit])
+	if r.unit < day {
+		return max(1, (now.Unix()-due.Unix())/length)
 	}
-	return max(1, passed/int64(r.n*unitSeconds[r.unit]))
+	at := r.at
+	if !r.hasAt {
+		at = timeOfDay(anchor)
+	}
+	// A gap may have moved it from that time, and from that day.
+	shown := wall(due) - int64(at/time.Second)
+	first := (shown - mod(shown, daySecs)) / daySecs
+	n := 1 + (dayOf(now)-first)*daySecs/length
+	for n > 1 && onDay(first+n*length/daySecs, at, now.Location()).After(now) {
+		n--
+	}
+	return n
 }
 
-// following returns a job's first time on the wall after a moment, leaving
+// following returns a job's first time on the wall after its base, leaving
 // out those that have had their run.
-func (s *Scheduler) following(j *Job, after time.Time) time.Time {
+func (s *Scheduler) following(j *Job) time.Time {
 	anchor := s.zoned(j, time.Unix(0, j.from))
-	next := j.r.next(anchor, after)
-	if n := nanos(next); nanos(after) < j.from && j.from <= n && n <= j.upto {
-		next = j.r.next(anchor, s.zoned(j, time.Unix(0, j.upto)))
+	next := j.r.next(anchor, s.zoned(j, time.Unix(0, j.base)))
+	if j.past == nil {
+		return next
+	}
+	for range j.past {
+		n := nanos(next)
+		i := slices.IndexFunc(j.past[:], func(p stretch) bool { return p.after < n && n <= p.upto })
+		if i < 0 {
+			break
+		}
+		next = j.r.next(anchor, s.zoned(j, time.Unix(0, j.past[i].upto)))
 	}
 	return next
+}
+
+// follow plans the run after a job's base.
+func (s *Scheduler) follow(j *Job, now time.Time, mono int64) {
+	next := s.following(j)
+	s.set(j, nanos(next), next, now, mono)
+}
+
+// startOver has a job at times on the wall count from a moment.
+func (j *Job) startOver(n int64) {
+	j.from, j.since, j.base, j.past = n, n, n, nil
+}
+
+// rebase has a job's next time found from a moment other than that up to which
+// all have had their run. If that moment is among times that have, it is from
+// the last of them, so that every n days stays so.
+func (j *Job) rebase(n int64) {
+	ran := stretch{j.since, j.base}
+	if ran.after <= n && n <= ran.upto {
+		return
+	}
+	if ran.after < ran.upto {
+		j.remember(ran)
+	}
+	if j.past != nil {
+		for _, p := range j.past {
+			if p.after <= n && n < p.upto {
+				n = p.upto
+			}
+		}
+	}
+	j.since, j.base = n, n
+}
+
+// remember keeps a stretch of times that have had their run. Where there is no
+// room for one more, the two with the least between them become one: that
+// leaves out a time that was missed rather than repeat one that was not.
+func (j *Job) remember(ran stretch) {
+	if j.past == nil {
+		j.past = new([maxPast]stretch)
+	}
+	all := []stretch{ran}
+	for _, p := range j.past {
+		if p.after < p.upto {
+			all = append(all, p)
+		}
+	}
+	slices.SortFunc(all, func(a, b stretch) int { return cmp.Compare(a.after, b.after) })
+	join := func(i int) {
+		all[i].upto = max(all[i].upto, all[i+1].upto)
+		all = slices.Delete(all, i+1, i+2)
+	}
+	near := 0
+	for i := 0; i+1 < len(all); {
+		switch gap := all[i+1].after - all[i].upto; {
+		case gap <= 0:
+			join(i)
+			continue
+		case gap < all[near+1].after-all[near].upto:
+			near = i
+		}
+		i++
+	}
+	if len(all) > maxPast {
+		join(near)
+	}
+	*j.past = [maxPast]stretch{}
+	copy(j.past[:], all)
 }
 
 // set has the job run when a clock says so, which is at that date. If it is
@@ -1157,25 +1261,12 @@ func (s *Scheduler) notice(now time.Time, mono int64) {
 		}
 	}
 	for _, j := range wrong {
-		here := s.zoned(j, now)
-		next := here
-		switch {
-		case j.base <= n:
-			next = s.following(j, here)
-		case j.from <= n:
-			// From the last that has had its run, so that every n days stays so.
-			if next = s.following(j, s.zoned(j, time.Unix(0, j.upto))); !next.After(now) {
-				next = s.following(j, here)
-			}
-		default:
-			// The clock was wrong when the job was scheduled.
-			if !j.r.hasAt {
-				j.from, j.upto = n, n
-			}
-			next = s.following(j, here)
+		if n < j.from && !j.r.hasAt {
+			j.startOver(n) // The clock was wrong when the job was scheduled.
+		} else {
+			j.rebase(n)
 		}
-		j.base = n
-		s.set(j, nanos(next), next, now, mono)
+		s.follow(j, now, mono)
 	}
 }
 
@@ -1201,24 +1292,46 @@ func nanos(t time.Time) int64 {
 
 // runEach runs jobs that have begun, one after another.
 func (s *Scheduler) runEach(ctx context.Context, jobs []*Job) (n int) {
-	for _, j := range jobs {
-		s.mu.Lock()
-		s.began = time.Now()
-		if ctx.Err() != nil && j.state.CompareAndSwap(runBegun, runRevoked) {
-			s.skip(j, 1)
+	defer s.left()
+	defer func() {
+		for _, j := range jobs { // One of them called runtime.Goexit, which ends the caller too.
+			s.revoke(j)
+			s.run(ctx, j, 0)
 		}
+		s.mu.Lock()
+		s.pass()
 		s.mu.Unlock()
-		if s.run(ctx, j) {
+	}()
+	for len(jobs) > 0 {
+		j := jobs[0]
+		jobs = jobs[1:]
+		if ctx.Err() != nil {
+			s.revoke(j)
+		}
+		s.mu.Lock()
+		s.pass()
+		now, _ := s.look()
+		s.mu.Unlock()
+		if s.run(ctx, j, nanos(now)) {
 			n++
 		}
 	}
 	return n
 }
 
+// revoke takes back that a job has begun, and counts that.
+func (s *Scheduler) revoke(j *Job) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if j.state.CompareAndSwap(runBegun, runRevoked) {
+		s.skip(j, 1)
+	}
+}
+
 // runActive is run for tick, which counts it.
-func (s *Scheduler) runActive(ctx context.Context, j *Job) {
+func (s *Scheduler) runActive(ctx context.Context, j *Job, now int64) {
 	defer s.left()
-	s.run(ctx, j)
+	s.run(ctx, j, now)
 }
 
 func (s *Scheduler) left() {
@@ -1235,7 +1348,7 @@ func (s *Scheduler) mayBeIdle() {
 }
 
 // run calls a begun job's function, unless that was revoked.
-func (s *Scheduler) run(ctx context.Context, j *Job) (ran bool) {
+func (s *Scheduler) run(ctx context.Context, j *Job, now int64) (ran bool) {
 	var err error
 	returned := true
 	defer func() {
@@ -1248,6 +1361,8 @@ func (s *Scheduler) run(ctx context.Context, j *Job) (ran bool) {
 		s.finished(j, err, p)
 	}()
 	if j.state.CompareAndSwap(runBegun, runCalled) {
+		j.last.Store(now)
+		s.runs.Add(1)
 		ran, returned = true, false
 		err = j.fn(ctx)
 		returned = true
@@ -1260,12 +1375,18 @@ func (s *Scheduler) run(ctx context.Context, j *Job) (ran bool) {
 func (s *Scheduler) finished(j *Job, err error, p any) {
 	if err == nil && p == nil && !j.r.afterRun {
 		j.state.Store(runIdle)
+		if s.ghosts.Load() > 0 { // See drop.
+			s.mu.Lock()
+			s.lay(j)
+			s.mu.Unlock()
+		}
 		return
 	}
 	done := errors.Is(err, ErrCancelJob)
 	failed := !done && (err != nil || p != nil)
 	s.mu.Lock()
 	j.state.Store(runIdle)
+	s.lay(j)
 	switch {
 	case done:
 		s.drop(j)
@@ -1316,7 +1437,7 @@ func (s *Scheduler) runningNames() string {
 			add(e.job)
 		}
 	}
-	for _, j := range s.ghost {
+	for j := range s.ghost {
 		add(j)
 	}
 	slices.SortFunc(jobs, func(a, b *Job) int { return cmp.Compare(a.age, b.age) })
@@ -1427,7 +1548,25 @@ func (s *Scheduler) drop(j *Job) {
 		q.fix(i, e)
 	}
 	j.index = -1
-	if j.state.Load() != runIdle {
-		s.ghost = append(slices.DeleteFunc(s.ghost, func(j *Job) bool { return j.state.Load() == runIdle }), j)
+	// Either a run that ends sees that there is a ghost, or this sees its end.
+	s.ghosts.Add(1)
+	if j.state.Load() == runIdle {
+		s.ghosts.Add(-1)
+		return
+	}
+	if s.ghost == nil {
+		s.ghost = make(map[*Job]struct{})
+	}
+	s.ghost[j] = struct{}{}
+}
+
+// lay lets go of a job that has ended, and whose run has.
+func (s *Scheduler) lay(j *Job) {
+	if _, ok := s.ghost[j]; !ok {
+		return
+	}
+	s.ghosts.Add(-1)
+	if delete(s.ghost, j); len(s.ghost) == 0 {
+		s.ghost = nil // A map keeps the room it once needed.
 	}
 }

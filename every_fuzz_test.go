@@ -3,6 +3,7 @@ package autobus
 import (
 	"flag"
 	"io/fs"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -50,27 +51,48 @@ type clockFace struct {
 // walk calls visit for every step: at t the wall shows shown, and afterwards
 // it goes on to upto, or if the clock is put forward then, over the rest.
 func (c clockFace) walk(visit func(t, shown, upto, over int64)) {
+	shown := c.from + offset(c.from, c.zone)
 	for t := c.from; t < c.to; t += c.step {
-		shown := t + offset(t, c.zone)
 		next := t + c.step + offset(t+c.step, c.zone)
 		visit(t, shown, shown+c.step, max(next, shown+c.step))
+		shown = next
 	}
 }
 
 // daily lists the runs of Every(1).Day().At(at): each day once.
-func (c clockFace) daily(at int64) (runs []time.Time) {
-	done := map[int64]bool{}
+func (c clockFace) daily(at int64) []time.Time {
+	runs := slices.SortedFunc(maps.Values(c.byDay(at)), time.Time.Compare)
+	return slices.CompactFunc(runs, time.Time.Equal)
+}
+
+// byDay returns the run of each day, counted from 1 January 1970.
+func (c clockFace) byDay(at int64) map[int64]time.Time {
+	runs := map[int64]time.Time{}
 	c.walk(func(t, shown, upto, over int64) {
 		// Times that are shown, and those that are jumped over, alike.
 		for when := shown + mod(at-shown, daySecs); when < over; when += daySecs {
-			if d := (when - at) / daySecs; !done[d] {
-				done[d] = true
-				runs = append(runs, time.Unix(t+when-shown, 0))
+			d := (when - at) / daySecs
+			if _, done := runs[d]; !done {
+				runs[d] = time.Unix(t+when-shown, 0)
 			}
 		}
 	})
-	slices.SortFunc(runs, time.Time.Compare)
-	return slices.CompactFunc(runs, time.Time.Equal)
+	return runs
+}
+
+// day returns the last day that has begun by a time, unless the run of the day
+// before is still to come.
+func (c clockFace) day(at int64, now time.Time) (last int64) {
+	c.to = min(c.to, now.Unix()-now.Unix()%60+2*daySecs)
+	for d, midnight := range c.byDay(0) {
+		if !midnight.After(now) {
+			last = max(last, d)
+		}
+	}
+	if !c.byDay(at)[last-1].Before(now) {
+		last--
+	}
+	return last
 }
 
 // inUnit lists the runs of Every(1).Hour().At(at) or of minutes.
@@ -292,100 +314,138 @@ func FuzzNext(f *testing.F) {
 	f.Add(uint8(6), 36525.0, int64(0), uint16(2), int64(math.MaxInt64), int64(1), int64(5))
 	f.Add(uint8(9), 1.0, int64(1), uint16(2), int64(math.MinInt64), int64(1), int64(5))
 	f.Add(uint8(3), math.NaN(), int64(1), uint16(2), int64(0), int64(math.MaxInt64), int64(-5))
-	f.Fuzz(func(t *testing.T, kind uint8, n float64, at int64, zoneIndex uint16, sec, later, until int64) {
-		names := zoneNames()
-		loc := zone(t, names[int(zoneIndex)%len(names)])
-		switch list := changesSince1970(loc); {
-		case kind < 64:
-			// As it is, mostly far from this age.
-		case kind < 128 || len(list) == 0:
-			sec = mod(sec, year2100)
-		default:
-			// Near a change of the clock, and often at a time near it too.
-			change := list[mod(sec, int64(len(list)))]
-			sec = change + mod(sec>>20, 60*3600) - 40*3600
-			if at&1 == 0 {
-				at = change + offset(change, loc) + mod(at>>1, 4*3600) - 2*3600
-			}
-		}
-		r := Every(n).In(loc)
-		u := unit(kind % 8)
-		switch {
-		case u <= week:
-			r = r.in(u, "")
-		case kind%8 == 6:
-			r = r.on(time.Weekday(kind / 16 % 7))
-		default:
-			r = r.To(n+float64(at%100)).in(hour, "")
-			at = 0
-		}
-		if kind&8 != 0 {
-			r = r.At(clock(r.unit, mod(at, daySecs)))
-		}
-		if until > 0 && until < 1<<40 {
-			r = r.Until(time.Unix(sec, 0).Add(time.Duration(until) * time.Second))
-		}
-		if r.Err() != nil {
-			if _, ok := r.Next(time.Unix(sec, 0)); ok {
-				t.Fatal("a next run in spite of", r.Err())
-			}
-			_ = r.String()
-			return
-		}
+	f.Fuzz(checkNext)
+}
 
-		// Next is after its argument, or isn't.
-		from := time.Unix(sec, mod(at, 1e9))
-		next, ok := r.Next(from)
-		if !ok {
-			if next != (time.Time{}) {
-				t.Fatal("false with", next)
-			}
-			if r.more == nil && sec > -1<<50 && sec < 1<<50 {
-				t.Fatalf("%v.Next(%v): none", r, from)
-			}
-			return
+// TestNextLaws holds more that is near a change of the clock to the same laws
+// than a fuzzer finds at random.
+func TestNextLaws(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(5, 10))
+	n := 1000
+	if raceEnabled {
+		n = 200
+	}
+	for range n {
+		kind, zone := uint8(128+rnd.IntN(128)), uint16(rnd.IntN(13))
+		if rnd.IntN(2) == 0 { // days with an At in St. John's and in Nuuk, which change over midnight
+			kind, zone = 128+8+uint8(day), [...]uint16{4, 11}[rnd.IntN(2)]
 		}
-		if !next.After(from) {
-			t.Fatalf("%v.Next(%v) = %v", r, from, next)
-		}
-		if r.over(next) {
-			t.Fatalf("%v.Next(%v) = %v, over its end", r, from, next)
-		}
-		if r.ranges() {
-			return
-		}
-		sane := sec > year1970 && sec < year2100
-		// It is less than two of its periods away, and a day for the clock.
-		if away := next.Sub(from); sane && away > 2*r.length(r.n)+25*time.Hour {
-			t.Fatalf("%v.Next(%v) = %v: %v away", r, from, next, away)
-		}
+		checkNext(t, kind, float64(1+rnd.IntN(6)), rnd.Int64(), zone, rnd.Int64(), rnd.Int64(), 0)
+	}
+}
 
-		// It is never earlier for a later argument.
-		second := from.Add(time.Duration(mod(later, 1<<(4+uint(later&15)))) * time.Second)
-		next2, ok2 := r.Next(second)
-		if sane && ok && ok2 && next2.Before(next) && (r.hasAt || r.fixed()) {
-			t.Fatalf("%v: Next(%v) = %v is after Next(%v) = %v", r, from.In(loc), next, second.In(loc), next2)
+// checkNext makes a recurrence, a zone and a time of its arguments.
+func checkNext(t *testing.T, kind uint8, n float64, at int64, zoneIndex uint16, sec, later, until int64) {
+	names := zoneNames()
+	loc := zone(t, names[int(zoneIndex)%len(names)])
+	switch list := changesSince1970(loc); {
+	case kind < 64:
+		// As it is, mostly far from this age.
+	case kind < 128 || len(list) == 0:
+		sec = mod(sec, year2100)
+	default:
+		// Near a change of the clock, and often at a time near it too.
+		change := list[mod(sec, int64(len(list)))]
+		sec = change + mod(sec>>20, 60*3600) - 40*3600
+		if at&1 == 0 {
+			at = change + offset(change, loc) + mod(at>>1, 4*3600) - 2*3600
 		}
-		// It is what the oracle says.
-		if !sane || r.n != 1 || !r.hasAt || r.onWeekday {
-			return
+	}
+	r := Every(n).In(loc)
+	u := unit(kind % 8)
+	switch {
+	case u <= week:
+		r = r.in(u, "")
+	case kind%8 == 6:
+		r = r.on(time.Weekday(kind / 16 % 7))
+	default:
+		r = r.To(n+float64(at%100)).in(hour, "")
+		at = 0
+	}
+	if kind&8 != 0 {
+		r = r.At(clock(r.unit, mod(at, daySecs)))
+	}
+	if until > 0 && until < 1<<40 {
+		r = r.Until(time.Unix(sec, 0).Add(time.Duration(until) * time.Second))
+	}
+	if r.Err() != nil {
+		if _, ok := r.Next(time.Unix(sec, 0)); ok {
+			t.Fatal("a next run in spite of", r.Err())
 		}
-		c := clockFace{loc, sec - sec%60 - 3*daySecs, sec - sec%60 + 3*daySecs, 60}
-		if list := changes(loc, c.from, c.to); len(list) > 0 && list[0]%60 != 0 {
-			c.step = 30
+		_ = r.String()
+		return
+	}
+
+	// Next is after its argument, or isn't.
+	from := time.Unix(sec, mod(at, 1e9))
+	next, ok := r.Next(from)
+	if !ok {
+		if next != (time.Time{}) {
+			t.Fatal("false with", next)
 		}
-		second = time.Unix(sec, 0).Add(time.Duration(mod(later, daySecs)) * time.Second)
-		next2, ok2 = r.Next(second)
-		var want time.Time
-		switch r.unit {
-		case day:
-			want = after(c.daily(int64(r.at/time.Second)), second)[0]
-		default:
-			c.from, c.to = second.Unix()-second.Unix()%60-4*3600, second.Unix()-second.Unix()%60+4*3600
-			want = after(c.inUnit(int64(unitSeconds[r.unit]), int64(r.at/time.Second)), second)[0]
+		if r.more == nil && sec > -1<<50 && sec < 1<<50 {
+			t.Fatalf("%v.Next(%v): none", r, from)
 		}
-		if !r.over(want) != ok2 || ok2 && !next2.Equal(want) {
-			t.Fatalf("%v.Next(%v) = %v, want %v", r, second.In(loc), next2, want.In(loc))
+		return
+	}
+	if !next.After(from) {
+		t.Fatalf("%v.Next(%v) = %v", r, from, next)
+	}
+	if r.over(next) {
+		t.Fatalf("%v.Next(%v) = %v, over its end", r, from, next)
+	}
+	if r.ranges() {
+		return
+	}
+	sane := sec > year1970 && sec < year2100
+	// It is less than two of its periods away, and a day for the clock.
+	if away := next.Sub(from); sane && away > 2*r.length(r.n)+25*time.Hour {
+		t.Fatalf("%v.Next(%v) = %v: %v away", r, from, next, away)
+	}
+
+	// It is never earlier for a later argument.
+	second := from.Add(time.Duration(mod(later, 1<<(4+uint(later&15)))) * time.Second)
+	next2, ok2 := r.Next(second)
+	if sane && ok && ok2 && next2.Before(next) && (r.hasAt || r.fixed()) {
+		t.Fatalf("%v: Next(%v) = %v is after Next(%v) = %v", r, from.In(loc), next, second.In(loc), next2)
+	}
+	// It is what the oracle says.
+	if !sane || r.n > 6 || !r.hasAt {
+		return
+	}
+	second = time.Unix(sec, 0).Add(time.Duration(mod(later, daySecs)) * time.Second)
+	next2, ok2 = r.Next(second)
+	units, at := int64(r.n), int64(r.at/time.Second)
+	c := clockFace{loc, sec - sec%60 - 3*daySecs, sec - sec%60 + (3+units)*daySecs, 60}
+	if r.onWeekday {
+		c.to += 7 * daySecs
+	}
+	if list := changes(loc, c.from, c.to); len(list) > 0 && list[0]%60 != 0 {
+		c.step = 30
+	}
+	var want time.Time
+	switch {
+	case r.onWeekday:
+		for d, run := range c.byDay(at) {
+			if time.Unix(d*daySecs, 0).UTC().Weekday() == time.Weekday(r.weekday) && run.After(second) && (want.IsZero() || run.Before(want)) {
+				want = run
+			}
 		}
-	})
+	case r.unit == day && units == 1:
+		want = after(c.daily(at), second)[0]
+	case r.unit == day:
+		want = c.byDay(at)[c.day(at, second)+units]
+	default:
+		// Of n > 1, the nth unit after this one.
+		length := int64(unitSeconds[r.unit])
+		least := second.Unix()
+		c.from, c.to = least-least%60-4*3600, least-least%60+(4+units)*3600
+		if units > 1 {
+			least += -mod(wall(second.In(loc)), length) + at + units*length - 1
+		}
+		want = after(c.inUnit(length, at), time.Unix(least, 0))[0]
+	}
+	if !r.over(want) != ok2 || ok2 && !next2.Equal(want) {
+		t.Fatalf("%v.Next(%v) = %v, want %v", r, second.In(loc), next2.In(loc), want.In(loc))
+	}
 }

@@ -842,7 +842,7 @@ func TestSchedulerWaits(t *testing.T) {
 		if err := s.Run(ctx); err != nil || done.Load() != 3 {
 			t.Error(err, done.Load())
 		}
-		if s.stats.failed != 0 || s.stats.runs != 3 {
+		if s.stats.failed != 0 || s.runs.Load() != 3 {
 			t.Error(s.stats)
 		}
 	})
@@ -963,7 +963,7 @@ func TestJobFails(t *testing.T) {
 		if !last.Next().IsZero() || !self.Next().IsZero() || len(s.Jobs()) != 4 {
 			t.Error("cancelled jobs go on")
 		}
-		if s.stats.failed != 8 || s.stats.runs != 10 {
+		if s.stats.failed != 8 || s.runs.Load() != 10 {
 			t.Error(s.stats)
 		}
 		expect(t, strings.Join(l.lines[4:], "\n"), `autobus: a scheduled job failed job=every minute [error] error=no luck
@@ -1286,5 +1286,349 @@ func TestEveryOtherDayOverMidnight(t *testing.T) {
 	}
 	if want := []string{"31 00:30", "1 23:30", "3 23:30", "5 23:30"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// Weekdays with a To come a drawn number of times after, wherever in the week
+// that is.
+func TestRecurrenceToWeekdays(t *testing.T) {
+	for _, c := range []struct {
+		draw int64
+		from string
+		want string
+	}{
+		{1, "2024-01-17 10:20:30", "2024-01-19 09:00:00"}, // from a Wednesday
+		{2, "2024-01-17 10:20:30", "2024-01-26 09:00:00"},
+		{3, "2024-01-17 10:20:30", "2024-02-02 09:00:00"},
+		{1, "2024-01-19 08:00:00", "2024-01-19 09:00:00"}, // from a Friday
+		{2, "2024-01-19 08:00:00", "2024-01-26 09:00:00"},
+		{1, "2024-01-19 09:00:00", "2024-01-26 09:00:00"},
+		{3, "2024-01-19 09:00:00", "2024-02-09 09:00:00"},
+		{3, "2024-01-19 23:00:00", "2024-02-09 09:00:00"},
+	} {
+		r := Every(1).To(3).Friday().At("09:00").In(time.UTC)
+		r.opt().draw = func(from, to int64) int64 { return c.draw }
+		from, err := time.Parse(time.DateTime, c.from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		next, _ := r.Next(from)
+		if got := next.Format(time.DateTime); got != c.want {
+			t.Errorf("%v, %d drawn: Next(%s) = %s, want %s", r, c.draw, c.from, got, c.want)
+		}
+	}
+}
+
+// TestSchedulerWaitsForRunAll ends Run while RunAll and RunPending go on.
+func TestSchedulerWaitsForRunAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s Scheduler
+		var done atomic.Int64
+		brief := schedule(t, &s, Every(1).Minute(), func(context.Context) error {
+			time.Sleep(5 * time.Second)
+			done.Add(1)
+			return nil
+		})
+		for i, run := range []func(){
+			func() { s.RunAll(t.Context()) },
+			func() { s.RunPending(t.Context(), time.Now()) },
+		} {
+			time.Sleep(time.Minute)
+			var wg sync.WaitGroup
+			wg.Go(run)
+			synctest.Wait()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			if err := s.Run(ctx); err != nil || done.Load() != int64(1+i) {
+				t.Error(err, done.Load())
+			}
+			cancel()
+			wg.Wait()
+		}
+		brief.Cancel()
+
+		// One that is stuck is named, and its context is RunAll's.
+		ctx, cancel := context.WithCancel(t.Context())
+		schedule(t, &s, Every(1).Hour(), func(ctx context.Context) error { <-ctx.Done(); return nil })
+		ended := make(chan int)
+		go func() { ended <- s.RunAll(ctx) }()
+		synctest.Wait()
+		over, cancelOver := context.WithCancel(t.Context())
+		cancelOver()
+		err := s.Run(over)
+		if err == nil || err.Error() != "autobus: the scheduler stopped with jobs still running: every hour: context deadline exceeded" || !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+		cancel()
+		if n := <-ended; n != 1 {
+			t.Error(n)
+		}
+	})
+}
+
+// TestJobRevoked leaves out jobs that are due, for a Cancel and for a context:
+// they haven't run.
+func TestJobRevoked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b Bus
+		s := &b.scheduler
+		ctx, cancel := context.WithCancel(t.Context())
+		var second *Job
+		first := schedule(t, s, Every(1).Minute(), func(context.Context) error { return nil })
+		schedule(t, s, Every(1).Minute(), func(context.Context) error {
+			time.Sleep(5 * time.Second)
+			second.Cancel()
+			return nil
+		})
+		second = schedule(t, s, Every(1).Minute(), func(context.Context) error { t.Error("has run"); return nil })
+		third := schedule(t, s, Every(1).Minute(), func(context.Context) error { cancel(); return nil })
+		fourth := schedule(t, s, Every(1).Minute(), func(context.Context) error { t.Error("has run"); return nil })
+		begin := time.Now()
+		if n := s.RunAll(ctx); n != 3 || b.Stats().JobRuns != 3 || b.Stats().JobsMissed != 1 {
+			t.Error(n, b.Stats())
+		}
+		if !second.Last().IsZero() || !fourth.Last().IsZero() || second.Skipped() != 0 || fourth.Skipped() != 1 {
+			t.Error("left out, but ran at", second.Last(), fourth.Last())
+		}
+		// Each began when the one before had ended.
+		if !first.Last().Equal(begin) || !third.Last().Equal(begin.Add(5*time.Second)) {
+			t.Error("ran at", first.Last(), third.Last())
+		}
+	})
+}
+
+// TestJobGoexit ends the goroutine of RunPending, as a test's FailNow does. The
+// jobs that were to follow run the next time.
+func TestJobGoexit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := Scheduler{Logger: discard{}}
+		runs := map[string]int{}
+		var jobs []*Job
+		for _, name := range []string{"before", "exits", "after", "later"} {
+			r := Every(1).Minute()
+			if name == "later" {
+				r = r.AfterCompletion()
+			}
+			jobs = append(jobs, schedule(t, &s, r, func(context.Context) error {
+				if runs[name]++; name == "exits" && runs[name] == 1 {
+					runtime.Goexit()
+				}
+				return nil
+			}))
+		}
+		time.Sleep(time.Minute)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			s.RunPending(t.Context(), time.Now())
+			t.Error("RunPending returned")
+		})
+		wg.Wait()
+		expect(t, fmt.Sprint(runs), "map[before:1 exits:1]")
+		time.Sleep(time.Minute)
+		if n := s.RunPending(t.Context(), time.Now()); n != 4 {
+			t.Error(n, "runs")
+		}
+		expect(t, fmt.Sprint(runs), "map[after:1 before:2 exits:2 later:1]")
+		expect(t, fmt.Sprint(jobs[0].Skipped(), jobs[1].Skipped(), jobs[2].Skipped(), jobs[3].Skipped()), "0 0 1 1")
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := s.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestJobLetGo ends jobs in their run, in every way: nothing keeps them.
+func TestJobLetGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := Scheduler{Logger: discard{}}
+		for _, r := range []Recurrence{Every(1).Minute(), Every(1).Minute().AfterCompletion(), Every(1).Minute().At(":00")} {
+			for _, how := range []func(*Job) error{
+				func(j *Job) error { j.Cancel(); return nil },
+				func(j *Job) error { j.Cancel(); return ErrCancelJob },
+				func(j *Job) error { j.Cancel(); panic("and so on") },
+				func(*Job) error { s.CancelTagged("mine"); return ErrCancelJob },
+				func(*Job) error { return ErrCancelJob },
+			} {
+				var j *Job
+				j = schedule(t, &s, r, func(context.Context) error { time.Sleep(time.Second); return how(j) })
+			}
+			schedule(t, &s, r.Until(time.Now().Add(time.Minute)), func(context.Context) error { time.Sleep(time.Second); return nil }).Tag("mine")
+		}
+		during(t, &s, func() { time.Sleep(62 * time.Second) })
+		s.RunAll(t.Context())
+		if len(s.ghost) != 0 || len(s.Jobs()) != 0 {
+			t.Error("kept:", len(s.ghost), s.Jobs())
+		}
+	})
+}
+
+// TestJobMissed counts what a job missed across changes of the clock, one by
+// one.
+func TestJobMissed(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(5, 6))
+	for range 3000 {
+		loc := zone(t, zoneNames()[rnd.IntN(13)])
+		if loc.String() == "Pacific/Apia" {
+			continue // It left out 30 December 2011, which is counted.
+		}
+		start := time.Date(2024, 3, 1, 0, 0, 0, 0, time.UTC)
+		if list := changesSince1970(loc); len(list) > 0 {
+			start = time.Unix(list[rnd.IntN(len(list))], 0).Add(-4 * 24 * time.Hour)
+		}
+		start = start.Add(time.Duration(rnd.Int64N(int64(4 * 24 * time.Hour))))
+		at := fmt.Sprintf("%02d:%02d", (22+rnd.IntN(6))%24, rnd.IntN(60)) // Often in a gap.
+		r := [...]Recurrence{
+			Every(1).Day().At(at), Every(2).Days().At(at), Every(1).Day(), Every(3).Days(), Every(1).Sunday(), Every(1).Sunday().At(at), Every(1).Week(),
+		}[rnd.IntN(7)].In(loc)
+		now := start.Add(time.Duration(rnd.Int64N(int64(30 * 24 * time.Hour))))
+		want := 0
+		for next := r.next(start.In(loc), start.In(loc)); !next.After(now); next = r.next(start.In(loc), next) {
+			want++
+		}
+		var s Scheduler
+		s.RunPending(t.Context(), start)
+		j := schedule(t, &s, r, func(context.Context) error { return nil })
+		n := s.RunPending(t.Context(), now)
+		if n != min(want, 1) || int(j.Skipped())+n != want {
+			t.Fatalf("%v from %v to %v: %d runs, skipped %d, of %d", r, start.In(loc), now.In(loc), n, j.Skipped(), want)
+		}
+	}
+}
+
+// TestClockManySteps sets the clock forward and back, over and over. No time
+// has a second run, and as long as there have been few steps, none that the
+// clock comes to goes without.
+func TestClockManySteps(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(5, 8))
+	epoch := time.Date(2024, 3, 25, 12, 34, 56, 0, time.UTC) // In a week the clocks of Berlin change.
+	berlin := zone(t, "Europe/Berlin")
+	for round := range 3000 {
+		r := [...]Recurrence{
+			Every(1).Hour().At(":15"), Every(1).Day().At("02:30"), Every(1).Day(), Every(1).Minute().At(":30"),
+			Every(1).Sunday().At("10:00"), Every(3).Days().At("10:00"), Every(2).Hours().At(":10"),
+		}[round%7].In(berlin)
+		period := r.length(r.n)
+		steps := 1 + rnd.IntN(maxPast)
+		if round%2 == 0 {
+			steps = 50
+		}
+		var s Scheduler
+		now := epoch
+		s.RunPending(t.Context(), now)
+		j := schedule(t, &s, r, idle)
+		ran := map[int64]bool{}
+		comeTo := func(to time.Time) {
+			now = to
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			local, mono := s.tell(now)
+			for {
+				when := s.when(j)
+				if s.due(local, mono) == nil {
+					return
+				}
+				if ran[when] {
+					t.Fatalf("%v: %v has a second run, at %v", r, time.Unix(0, when).In(berlin), now.In(berlin))
+				}
+				ran[when] = true
+				j.state.Store(runIdle)
+			}
+		}
+		for range steps {
+			for range rnd.IntN(5) {
+				last := now
+				comeTo(now.Add(time.Duration(rnd.Int64N(int64(period)))))
+				next, _ := r.Next(last)
+				if r.hasAt && r.n == 1 && steps <= maxPast && !next.After(now) && !ran[nanos(next)] {
+					t.Fatalf("%v: %v has no run from %v to %v", r, next, last.In(berlin), now.In(berlin))
+				}
+			}
+			set := now.Add(time.Duration(rnd.Int64N(int64(20*period))) - 10*period)
+			if !r.hasAt && set.Before(epoch) {
+				set = epoch
+			}
+			comeTo(set)
+		}
+		if len(ran) < 5 && steps == 50 {
+			t.Errorf("%v: only %d runs", r, len(ran))
+		}
+	}
+}
+
+func idle(context.Context) error { return nil }
+
+// TestClockYearsAhead comes back from ten years ahead: there is no run left
+// out until the clock gets there.
+func TestClockYearsAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s Scheduler
+		fn, daily := noting(&s, time.UTC)
+		schedule(t, &s, Every(1).Day().At("10:30").In(time.UTC), fn)
+		during(t, &s, func() {
+			time.Sleep(35 * time.Hour)
+			setClock(&s, 10*365*24*time.Hour)
+			time.Sleep(48 * time.Hour)
+			daily()
+			setClock(&s, -10*365*24*time.Hour)
+			time.Sleep(72 * time.Hour)
+			expect(t, daily(), "5 10:30:00, 6 10:30:00, 7 10:30:00")
+		})
+	})
+}
+
+// TestJobUntilLate is about a run that falls due by Until, and begins after it.
+func TestJobUntilLate(t *testing.T) {
+	for _, c := range []struct {
+		late time.Duration
+		runs int
+	}{{0, 1}, {time.Second, 1}, {time.Second + 1, 0}, {time.Hour, 0}} {
+		at := time.Date(2024, 1, 15, 10, 0, 0, 0, time.UTC)
+		var s Scheduler
+		s.RunPending(t.Context(), at)
+		end := at.Add(time.Minute)
+		for _, r := range []Recurrence{Every(1).Minute(), Every(1).Minute().At(":00")} {
+			schedule(t, &s, r.Until(end), idle)
+		}
+		jobs := s.Jobs()
+		if n := s.RunPending(t.Context(), end.Add(c.late)); n != 2*c.runs || len(s.Jobs()) != 0 {
+			t.Errorf("%v late: %d runs, %v", c.late, n, s.Jobs())
+		}
+		for _, j := range jobs {
+			if j.Skipped() != uint64(1-c.runs) {
+				t.Errorf("%v late: %v: skipped %d", c.late, j, j.Skipped())
+			}
+		}
+	}
+}
+
+// TestClockStands tells the scheduler a time: its clock stands at that, but for
+// what runs take, if it is a second or more from the system's.
+func TestClockStands(t *testing.T) {
+	for _, c := range []struct {
+		off    time.Duration
+		stands bool
+	}{{0, false}, {time.Second - 1, false}, {1 - time.Second, false}, {time.Second, true}, {-time.Second, true}} {
+		synctest.Test(t, func(t *testing.T) {
+			var s Scheduler
+			begin := time.Now().Add(c.off)
+			s.RunPending(t.Context(), begin)
+			time.Sleep(10 * time.Second)
+			want := begin.Add(time.Minute)
+			if !c.stands {
+				want = time.Now().Add(time.Minute)
+			}
+			first := schedule(t, &s, Every(1).Minute(), func(context.Context) error { time.Sleep(3 * time.Second); return nil })
+			if !first.Next().Equal(want) {
+				t.Errorf("off by %v: next %v, want %v", c.off, first.Next(), want)
+			}
+			s.RunAll(t.Context())
+			want = time.Now().Add(time.Minute)
+			if c.stands {
+				want = begin.Add(3*time.Second + time.Minute)
+			}
+			if last := schedule(t, &s, Every(1).Minute(), idle); !last.Next().Equal(want) {
+				t.Errorf("off by %v, after a run: next %v, want %v", c.off, last.Next(), want)
+			}
+		})
 	}
 }
