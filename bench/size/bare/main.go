@@ -1,3 +1,5 @@
+//go:build linux
+
 // Bare calls what package autobus builds on, without it: the same packages of
 // the standard library and scrypt, for what of its size is theirs.
 package main

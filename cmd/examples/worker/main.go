@@ -1,0 +1,93 @@
+// Worker is a service in Go with a worker in Python, on an encrypted bus on
+// Redis. The service reads a text a line, the worker counts its words.
+//
+//	export AUTOBUS_URL=redis://localhost:6379 AUTOBUS_KEY=$(autobus keygen)
+//	python3 worker.py &
+//	echo 'to be or not to be' | worker
+//
+// The events' Python classes, in events.py, are generated with their methods.
+// A second worker would do the same work again: a bus isn't a queue.
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"log"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/autobus-go/autobus"
+)
+
+func main() {
+	log.SetFlags(0)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := serve(ctx); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func serve(ctx context.Context) error {
+	key, err := autobus.ParseKey(os.Getenv("AUTOBUS_KEY"))
+	if err != nil {
+		return fmt.Errorf("AUTOBUS_KEY: %w", err)
+	}
+	bus := &autobus.Bus{URL: os.Getenv("AUTOBUS_URL"), Keys: []autobus.Key{key}, MaxAge: time.Minute}
+	answers := make(chan Count)
+	autobus.SubscribeOn(bus, func(ctx context.Context, c Count) error {
+		select {
+		case answers <- c:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	})
+	if err := bus.Start(ctx); err != nil {
+		return err
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if err := bus.Stop(ctx); err != nil {
+			log.Print(err)
+		}
+	}()
+
+	in := bufio.NewScanner(os.Stdin)
+	for id := 1; in.Scan(); id++ {
+		count, err := ask(ctx, bus, answers, Text{ID: id, Text: in.Text()})
+		if err != nil {
+			return err
+		}
+		fmt.Println(count.Words)
+	}
+	return in.Err()
+}
+
+// ask publishes a text until it is answered: it may be that no worker is there
+// yet, and nothing is kept for one.
+func ask(ctx context.Context, bus *autobus.Bus, answers <-chan Count, text Text) (Count, error) {
+	again := time.NewTicker(time.Second)
+	defer again.Stop()
+	for {
+		if err := bus.Publish(text); err != nil {
+			return Count{}, err
+		}
+		for waiting := true; waiting; {
+			select {
+			case answer := <-answers:
+				if answer.ID == text.ID { // else to one that was asked twice
+					return answer, nil
+				}
+			case <-again.C:
+				waiting = false
+			case <-ctx.Done():
+				return Count{}, ctx.Err()
+			}
+		}
+	}
+}
