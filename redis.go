@@ -119,7 +119,7 @@ func (t *redis) Start(ctx context.Context, receive func(ctx context.Context, cha
 		return &failure{text: "redis: started twice"}
 	}
 	if err := checkTLS(&t.redisURL); err != nil {
-		return &failure{"redis", err}
+		return &failure{"bad Redis URL", err}
 	}
 	t.reconnects.Store(0)
 	s := &redisSession{redis: t, receive: receive, log: log, events: make(chan error, 8), open: make(map[*redisConn]struct{})}

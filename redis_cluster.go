@@ -445,15 +445,15 @@ func newShardSubscriber(slots *slotMap) *shardSubscriber {
 func (r *shardSubscriber) Subscribe(channel string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.wanted[channel] = nil
-	r.lack(channel)
-	if r.session == nil {
+	if r.session == nil { // start will see to it
+		r.wanted[channel] = nil
 		return
 	}
 	if err := checkSharded(channel); err != nil {
 		r.session.log.Error("autobus: can't subscribe", "error", err)
 		return
 	}
+	r.lack(channel)
 	r.assign(channel)
 }
 
@@ -473,6 +473,9 @@ func (r *shardSubscriber) Unsubscribe(channel string) {
 	delete(r.wanted, channel)
 	delete(r.acked, channel)
 	delete(r.hops, channel)
+	if r.ready {
+		r.agree()
+	}
 }
 
 func (r *shardSubscriber) await(ctx context.Context) {
@@ -543,6 +546,11 @@ func (n *shardNode) run(s *redisSession) {
 func (r *shardSubscriber) check() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.agree()
+}
+
+// agree is check with mu held.
+func (r *shardSubscriber) agree() {
 	if len(r.acked) < len(r.wanted) {
 		return
 	}
