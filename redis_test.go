@@ -1084,6 +1084,27 @@ func TestServerStalledWrite(t *testing.T) {
 	}
 }
 
+// A message that the server cuts the connection for is lost, and holds up no
+// other.
+func TestServerMessageOverLimit(t *testing.T) {
+	noLeaks(t)
+	s := newServer(t, "--proto-max-bulk-len", "1mb")
+	r := newRig(t, s, s.url("", ""))
+	r.Backlog = 64 << 20
+	start(t, r.Bus)
+	r.exchange()
+	publish(t, r.Bus, Raw{Name: "Big", JSON: []byte(`{"text":"` + strings.Repeat("x", 15<<20) + `"}`)})
+	publish(t, r.Bus, tick{60, 1})
+	until(t, "the event after it", func() bool { return len(r.heard(60)) == 1 })
+	if err := r.Flush(soon(t)); err != nil {
+		t.Fatal(told(t, err))
+	}
+	if s := r.Stats(); s.Unsent != 1 || len(r.log.with("in the middle of a message of 15")) == 0 {
+		t.Errorf("%+v", s)
+	}
+	r.exchange()
+}
+
 // The two connections live apart: one that is silent is replaced, and the
 // other goes on.
 func TestServerHalfSilent(t *testing.T) {
