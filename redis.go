@@ -119,7 +119,7 @@ func (t *redis) Start(ctx context.Context, receive func(ctx context.Context, cha
 		return &failure{text: "redis: started twice"}
 	}
 	if err := checkTLS(&t.redisURL); err != nil {
-		return &failure{"redis", err}
+		return &failure{"bad Redis URL", err}
 	}
 	t.reconnects.Store(0)
 	s := &redisSession{redis: t, receive: receive, log: log, events: make(chan error, 8), open: make(map[*redisConn]struct{})}
@@ -707,21 +707,30 @@ func (p *publisher) Send(ctx context.Context, messages []Message) (lost int, err
 		p.buf = appendPublish(p.buf, publishVerb, &messages[i])
 		p.ends = append(p.ends, len(p.buf))
 	}
+	cuts := 0 // how often a connection broke in the middle of the message that is next
 	for sent, begin := 0, 0; sent < len(messages); {
-		c, err := p.take(ctx, len(messages)-sent)
-		if err != nil {
-			lost = len(messages) - sent
+		c, takeErr := p.take(ctx, len(messages)-sent)
+		if takeErr != nil {
+			lost, err = lost+len(messages)-sent, takeErr
 			break
 		}
-		n, err := c.write(ctx, p.buf[begin:])
+		n, writeErr := c.write(ctx, p.buf[begin:])
 		p.since += n
 		for n += begin; sent < len(messages) && p.ends[sent] <= n; sent++ {
-			begin = p.ends[sent]
+			begin, cuts = p.ends[sent], 0
 		}
-		if err != nil {
+		if writeErr != nil {
 			// What the server has in part it can't have understood.
 			p.giveBack(c, len(messages)-sent)
 			c.Close()
+			if n > begin {
+				cuts++
+			}
+			if cuts == maxCuts {
+				lost, err = lost+1, &cutsError{len(messages[sent].Payload)}
+				begin, cuts = p.ends[sent], 0
+				sent++
+			}
 		}
 		p.writing.Unlock()
 	}
@@ -729,9 +738,20 @@ func (p *publisher) Send(ctx context.Context, messages []Message) (lost int, err
 		p.buf = nil
 	}
 	if lost > 0 {
-		return lost, &failure{"redis: send", ctx.Err()}
+		return lost, &failure{"redis: send", err}
 	}
 	return 0, nil
+}
+
+// maxCuts is how often a connection may break in the middle of one message
+// until that is lost. A server that finds it too large (proto-max-bulk-len,
+// client-query-buffer-limit) breaks every one, and says so to nobody.
+const maxCuts = 3
+
+type cutsError struct{ size int }
+
+func (e *cutsError) Error() string {
+	return strconv.Itoa(maxCuts) + " connections broke in the middle of a message of " + strconv.Itoa(e.size) + " bytes: is it over a limit of the server's?"
 }
 
 // watch has ctx end what Send waits for. The bus calls Send with the same
@@ -904,11 +924,19 @@ func (a *answers) take(answer respValue) error {
 	case answer.kind != ':' && !isError:
 		return respError("not an answer to PUBLISH")
 	}
+	var e serverError
+	if isError {
+		e = newServerError(a.conn.in.text(answer))
+		// It comes before the end of the message that it is about, and is the
+		// last that comes: what is lost shows when the connection is closed.
+		if strings.HasPrefix(string(e), "ERR Protocol error") {
+			return e
+		}
+	}
 	a.new++
 	a.seen++
 	if isError {
 		a.refused++
-		e := newServerError(a.conn.in.text(answer))
 		a.session.refused(e)
 		if e.code() == "NOAUTH" {
 			return e

@@ -137,6 +137,8 @@ type shardPublisher struct {
 	conns   map[string]*shardConn
 	todo    []int                 // messages of a batch that are not settled
 	route   map[uint16]*shardConn // of a round: all of a slot goes to one node, or waits (nil)
+	cut     int                   // the message of a batch in whose middle a connection broke
+	cuts    int                   // and how often
 	watched <-chan struct{}
 	unwatch func() bool
 
@@ -176,7 +178,7 @@ func (p *shardPublisher) Flush(context.Context) error { return nil }
 
 func (p *shardPublisher) Send(ctx context.Context, messages []Message) (lost int, err error) {
 	p.watch(ctx)
-	p.todo = p.todo[:0]
+	p.todo, p.cuts = p.todo[:0], 0
 	for i := range messages {
 		p.todo = append(p.todo, i)
 	}
@@ -270,7 +272,12 @@ func (p *shardPublisher) round(ctx context.Context, messages []Message) (lost in
 				if c.err != nil { // what it has in part it can't have understood
 					for j, end := range c.ends {
 						if end > n {
-							p.todo = append(p.todo, c.sent[j:]...)
+							rest := c.sent[j:]
+							if (j == 0 && n > 0 || j > 0 && n > c.ends[j-1]) && p.isCut(rest[0]) {
+								lost, err = lost+1, &failure{"redis: send", &cutsError{len(messages[rest[0]].Payload)}}
+								rest = rest[1:]
+							}
+							p.todo = append(p.todo, rest...)
 							c.sent = c.sent[:j]
 							break
 						}
@@ -316,6 +323,16 @@ func (p *shardPublisher) round(ctx context.Context, messages []Message) (lost in
 	}
 	slices.Sort(p.todo)
 	return lost, moved, err
+}
+
+// isCut takes note that a connection broke in the middle of message i, and
+// tells whether that was once too often.
+func (p *shardPublisher) isCut(i int) bool {
+	if p.cut != i {
+		p.cut, p.cuts = i, 0
+	}
+	p.cuts++
+	return p.cuts == maxCuts
 }
 
 // answer reads one answer. again says that the message was not published, and
@@ -445,15 +462,15 @@ func newShardSubscriber(slots *slotMap) *shardSubscriber {
 func (r *shardSubscriber) Subscribe(channel string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.wanted[channel] = nil
-	r.lack(channel)
-	if r.session == nil {
+	if r.session == nil { // start will see to it
+		r.wanted[channel] = nil
 		return
 	}
 	if err := checkSharded(channel); err != nil {
 		r.session.log.Error("autobus: can't subscribe", "error", err)
 		return
 	}
+	r.lack(channel)
 	r.assign(channel)
 }
 
@@ -473,6 +490,9 @@ func (r *shardSubscriber) Unsubscribe(channel string) {
 	delete(r.wanted, channel)
 	delete(r.acked, channel)
 	delete(r.hops, channel)
+	if r.ready {
+		r.agree()
+	}
 }
 
 func (r *shardSubscriber) await(ctx context.Context) {
@@ -543,6 +563,11 @@ func (n *shardNode) run(s *redisSession) {
 func (r *shardSubscriber) check() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.agree()
+}
+
+// agree is check with mu held.
+func (r *shardSubscriber) agree() {
 	if len(r.acked) < len(r.wanted) {
 		return
 	}

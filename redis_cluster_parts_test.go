@@ -36,3 +36,34 @@ func TestShardOrderWithoutANode(t *testing.T) {
 		t.Errorf("published %v", got)
 	}
 }
+
+// Neither a channel that is given up before its acknowledgement, nor one that
+// can't be, has the publisher wait for subscriptions.
+func TestShardSubscriptionsInForce(t *testing.T) {
+	url := scripted(t, func(s *script, first []string) {
+		for c := first; c != nil; c = s.command() { // none is acknowledged
+		}
+	})
+	r, _ := startRedis(t, url+"?sharded=1")
+	receiver := r.receiver.(*shardSubscriber)
+	inForce := func() bool {
+		receiver.mu.Lock()
+		defer receiver.mu.Unlock()
+		return isClosed(receiver.inForce)
+	}
+	if !inForce() {
+		t.Error("Start returned before")
+	}
+	r.Subscribe("autobus::A")
+	if inForce() {
+		t.Error("in force without an acknowledgement")
+	}
+	r.Unsubscribe("autobus::A")
+	if !inForce() {
+		t.Error("not in force without a channel")
+	}
+	r.Subscribe("autobus::*")
+	if !inForce() {
+		t.Error("a pattern is waited for, which there can't be")
+	}
+}

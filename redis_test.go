@@ -221,6 +221,36 @@ func (r *rig) stopWithin(patience time.Duration) error {
 	return err
 }
 
+// Deadlines that wake a TLS connection, in the middle of records too, don't
+// harm it.
+func TestServerTLSWoken(t *testing.T) {
+	noLeaks(t)
+	certs := newCertificates(t)
+	s := newTLSServer(t, certs, "no")
+	r := startRig(t, s, s.url("", "health_check_interval=0.01&ssl_ca_certs="+certs.ca))
+	heard, n := make(chan int, 1000), 0
+	for range 100 {
+		sub := r.SubscribeRaw("Changing", func(_ context.Context, e Raw) error { heard <- numberIn(t, e.JSON); return nil })
+		until(t, "the subscription", func() bool {
+			publish(t, r.Bus, tick{70, n})
+			publish(t, r.Bus, &numbered{"Changing", n})
+			n++
+			return len(heard) > 0
+		})
+		sub.Unsubscribe()
+		for len(heard) > 0 {
+			<-heard
+		}
+	}
+	r.exchange()
+	if s := r.Stats(); s.Reconnects != 0 || s.Unsent != 0 {
+		t.Errorf("%+v", s)
+	}
+	if got := r.heard(70); len(got) != n {
+		t.Errorf("%d events came of %d", len(got), n)
+	}
+}
+
 // Every way to reach a server.
 func TestServerKinds(t *testing.T) {
 	noLeaks(t)
@@ -1052,6 +1082,27 @@ func TestServerStalledWrite(t *testing.T) {
 	if s := r.Stats(); s.Unsent != 0 || len(heard) > 0 {
 		t.Errorf("%d came again; %+v", len(heard), s)
 	}
+}
+
+// A message that the server cuts the connection for is lost, and holds up no
+// other.
+func TestServerMessageOverLimit(t *testing.T) {
+	noLeaks(t)
+	s := newServer(t, "--proto-max-bulk-len", "1mb")
+	r := newRig(t, s, s.url("", ""))
+	r.Backlog = 64 << 20
+	start(t, r.Bus)
+	r.exchange()
+	publish(t, r.Bus, Raw{Name: "Big", JSON: []byte(`{"text":"` + strings.Repeat("x", 15<<20) + `"}`)})
+	publish(t, r.Bus, tick{60, 1})
+	until(t, "the event after it", func() bool { return len(r.heard(60)) == 1 })
+	if err := r.Flush(soon(t)); err != nil {
+		t.Fatal(told(t, err))
+	}
+	if s := r.Stats(); s.Unsent != 1 || len(r.log.with("in the middle of a message of 15")) == 0 {
+		t.Errorf("%+v", s)
+	}
+	r.exchange()
 }
 
 // The two connections live apart: one that is silent is replaced, and the
