@@ -1,12 +1,15 @@
 package main
 
 import (
+	"context"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/autobus-go/autobus"
 )
@@ -56,6 +59,28 @@ func TestKeygenPassphrase(t *testing.T) {
 				t.Errorf("%s: %q, %v", command, out, err)
 			}
 		}
+	}
+}
+
+// Ctrl-C ends keygen also while it waits for a pipe.
+func TestKeygenInterrupted(t *testing.T) {
+	input, output := io.Pipe()
+	defer output.Close()
+	ctx, interrupt := context.WithCancel(t.Context())
+	interrupt()
+	ended := make(chan error, 1)
+	go func() {
+		tool := newTool(input, io.Discard, io.Discard)
+		tool.passphrase, tool.salt = true, "x"
+		ended <- tool.keygen(ctx, nil)
+	}()
+	select {
+	case err := <-ended:
+		if err != errSilent {
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("it goes on")
 	}
 }
 
