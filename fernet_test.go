@@ -685,6 +685,11 @@ func TestReplaysFull(t *testing.T) {
 	if !r.fresh(token(tag), 0) {
 		t.Error("those refused made room for themselves")
 	}
+	// New, but older than all that it has room to remember: of a sender whose
+	// clock is right, when those of the others are ahead.
+	if r.fresh(stamp{token(tag).time - 30, 1}, 0) {
+		t.Error("one was taken that can't be told from a replay")
+	}
 	runtime.KeepAlive(&r)
 }
 

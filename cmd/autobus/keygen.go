@@ -55,37 +55,37 @@ func pythonDerive(salt string) string {
 // readPassphrase asks for a passphrase on the terminal, twice, since it isn't
 // seen; or it reads the first line of a pipe.
 func (t *tool) readPassphrase(ctx context.Context) (string, error) {
-	if !isTerminal(t.stdin) {
-		if t.stdin == nil {
-			return "", usagef("there is no passphrase on standard input")
+	if t.stdin == nil {
+		return "", usagef("there is no passphrase on standard input")
+	}
+	lines := 1
+	if isTerminal(t.stdin) {
+		lines = 2
+		restore, err := echoOff(t.stdin.(*os.File))
+		if err != nil {
+			return "", fmt.Errorf("autobus: the terminal would show the passphrase (%w); give it by a pipe", err)
 		}
-		return firstLine(bufio.NewReader(t.stdin))
+		defer restore()
 	}
-	terminal := t.stdin.(*os.File)
-	restore, err := echoOff(terminal)
-	if err != nil {
-		return "", fmt.Errorf("autobus: the terminal would show the passphrase (%w); give it by a pipe", err)
-	}
-	defer restore()
 	type answer struct {
 		text string
 		err  error
 	}
-	answers := make(chan answer, 2)
+	answers := make(chan answer, lines)
 	// Nobody waits for this goroutine: only the end of the process ends a read
-	// from a terminal.
+	// from a terminal, or from a pipe that stays open.
 	go func() {
-		for r := bufio.NewReader(terminal); ; {
+		r := bufio.NewReader(t.stdin)
+		for range lines {
 			text, err := firstLine(r)
 			answers <- answer{text, err}
-			if err != nil {
-				return
-			}
 		}
 	}()
 	ask := func(prompt string) (string, error) {
-		fmt.Fprint(t.stderr, prompt)
-		defer fmt.Fprintln(t.stderr) // the terminal shows no line's end either
+		if lines == 2 {
+			fmt.Fprint(t.stderr, prompt)
+			defer fmt.Fprintln(t.stderr) // the terminal shows no line's end either
+		}
 		select {
 		case a := <-answers:
 			return a.text, a.err
@@ -94,8 +94,8 @@ func (t *tool) readPassphrase(ctx context.Context) (string, error) {
 		}
 	}
 	first, err := ask("Passphrase: ")
-	if err != nil {
-		return "", err
+	if err != nil || lines == 1 {
+		return first, err
 	}
 	second, err := ask("Again: ")
 	if err != nil {

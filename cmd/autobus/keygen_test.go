@@ -1,12 +1,15 @@
 package main
 
 import (
+	"context"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/autobus-go/autobus"
 )
@@ -59,6 +62,28 @@ func TestKeygenPassphrase(t *testing.T) {
 	}
 }
 
+// Ctrl-C ends keygen also while it waits for a pipe.
+func TestKeygenInterrupted(t *testing.T) {
+	input, output := io.Pipe()
+	defer output.Close()
+	ctx, interrupt := context.WithCancel(t.Context())
+	interrupt()
+	ended := make(chan error, 1)
+	go func() {
+		tool := newTool(input, io.Discard, io.Discard)
+		tool.passphrase, tool.salt = true, "x"
+		ended <- tool.keygen(ctx, nil)
+	}()
+	select {
+	case err := <-ended:
+		if err != errSilent {
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("it goes on")
+	}
+}
+
 func TestKeygenErrors(t *testing.T) {
 	for _, c := range []struct {
 		args  []string
@@ -83,7 +108,7 @@ func TestKeygenErrors(t *testing.T) {
 		{[]string{"sub", "-key", ""}, "", exitUsage, `-key has no key; "autobus keygen" makes one`},
 		{[]string{"sub", "-key", "hunter2"}, "", exitUsage, "-key: key 1: want the base64 of 32 bytes"},
 		{[]string{"sub", "-key-file", os.DevNull}, "", exitUsage, "-key-file has no key"},
-		{[]string{"sub", "-key-file", "/no/such/file"}, "", exitError, "-key-file: read the file: no such file or directory"},
+		{[]string{"sub", "-key-file", "/no/such/file"}, "", exitError, "-key-file: read the file: "},
 		{[]string{"sub", "-key", autobus.GenerateKey().Encode(), "-key-file", os.DevNull}, "", exitUsage, "-key and -key-file exclude each other"},
 	} {
 		code, stdout, stderr := call(c.input, c.args...)
