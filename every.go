@@ -901,7 +901,7 @@ func (s *Scheduler) stop(ctx context.Context) (running string) {
 	return running
 }
 
-// enter counts one more who runs jobs and who calls left afterwards.
+// enter counts one more that runs jobs. It calls left when it has.
 func (s *Scheduler) enter() {
 	if s.idle == nil {
 		s.idle = make(chan struct{}, 1)
