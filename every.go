@@ -176,7 +176,9 @@ func (r Recurrence) checkLength() Recurrence {
 // At names the time in the unit, which comes before it and is counted in
 // whole numbers: "10:30" or "10:30:15" for days and weekdays; "30:15" (a
 // minute and a second) or ":30" (a minute) for hours; ":15" (a second) for
-// minutes. Always two digits.
+// minutes. Always two digits. Of every 2 or more the first comes so many days,
+// hours or minutes after the time in this one, even if that is still to come:
+// Every(2).Days().At("10:30") begins the day after tomorrow, also before 10:30.
 func (r Recurrence) At(clock string) Recurrence {
 	at := "At(" + strconv.Quote(clock) + ")"
 	var t int
@@ -241,7 +243,8 @@ func (r Recurrence) In(zone *time.Location) Recurrence {
 }
 
 // To makes each interval a fresh draw between n and latest, both included.
-// Both must be whole, and latest not below n: Every(5).To(10).Seconds().
+// Both must be whole, and latest not below n: Every(5).To(10).Seconds(). Of
+// weekdays, it is as many of them on: the next is the first.
 func (r Recurrence) To(latest float64) Recurrence {
 	to := "To(" + number(latest) + ")"
 	switch {
@@ -568,9 +571,9 @@ func mod(a, b int64) int64 { return ((a % b) + b) % b }
 // weekdays without an At start over where the clock is set back to before they
 // were scheduled.
 //
-// The local zone is [time.Local]. A program that assigns to it is followed, but
-// Go reads the system's zone, as /etc/localtime, just once: where that changes,
-// assign to time.Local or begin anew.
+// The local zone is [time.Local]. Go reads it from the system, as from
+// /etc/localtime, just once: where that changes, the program must be started
+// anew. A program that assigns to time.Local itself is followed.
 //
 // A job never overlaps itself: a run that falls due while the one before goes
 // on is left out and counted. A job that fails or panics is logged and goes
@@ -898,7 +901,7 @@ func (s *Scheduler) stop(ctx context.Context) (running string) {
 	return running
 }
 
-// enter counts one more who runs jobs and who calls left afterwards.
+// enter counts one more that runs jobs. It calls left when it has.
 func (s *Scheduler) enter() {
 	if s.idle == nil {
 		s.idle = make(chan struct{}, 1)

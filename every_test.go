@@ -1632,3 +1632,28 @@ func TestClockStands(t *testing.T) {
 		})
 	}
 }
+
+// TestScheduleWakes adds and cancels jobs while Run waits for another: the new
+// one is on time, and once they are gone nothing is waited for.
+func TestScheduleWakes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s Scheduler
+		long := schedule(t, &s, Every(1).Hour(), idle)
+		during(t, &s, func() {
+			fn, read := noting(&s, time.UTC)
+			brief := schedule(t, &s, Every(10).Seconds(), fn)
+			time.Sleep(21 * time.Second)
+			expect(t, read(), "1 00:00:10, 1 00:00:20")
+			brief.Cancel()
+			fn, read = noting(&s, time.UTC)
+			atHalf := schedule(t, &s, Every(1).Minute().At(":30").In(time.UTC), fn)
+			time.Sleep(10 * time.Second)
+			expect(t, read(), "1 00:00:30")
+			atHalf.Cancel()
+			long.Cancel()
+			if n := s.active.Load(); n != 0 {
+				t.Error("waits for", n)
+			}
+		})
+	})
+}

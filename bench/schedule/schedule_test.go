@@ -4,9 +4,9 @@
 //	go test -C bench -bench . ./schedule
 //
 // Add is a job more, with so many waiting; AddFirst one that is due before all
-// of them. Due is the processor time of a run, out of
-// so many jobs that wait, of which so many fall due each second. Memory is the heap of a job. Idle is the processor time of a second
-// in which nothing is due.
+// of them. Due is the processor time of a run, out of so many jobs that wait,
+// of which so many fall due each second. Memory is the heap of a job. Idle is
+// the processor time of a second in which nothing is due.
 package schedule
 
 import (
