@@ -16,11 +16,10 @@ import (
 // or the tests beside it.
 type unit struct {
 	*pkg
-	own      []*ast.File // the files whose marks count
-	suffix   string      // "_test" for the tests beside the package
-	types    *types.Package
-	autobus  *types.Package
-	problems *problems
+	own     []*ast.File // the files whose marks count
+	suffix  string      // "_test" for the tests beside the package
+	types   *types.Package
+	autobus *types.Package
 
 	structures map[*types.TypeName]*structure
 	order      []*structure // those that get methods: those they need before them
@@ -431,7 +430,7 @@ func (u *unit) shape(t types.Type) (s *shape, problem string) {
 		return nil, "its type is a parameter: want a type that is known now"
 	case *types.Named:
 		if slices.Contains(u.under, t) {
-			return nil, fmt.Sprintf("a %s holds itself, and could be nested without end: want a type that ends, or write Marshal and Unmarshal of %s by hand", u.show(t), u.show(t))
+			return nil, fmt.Sprintf("%s holds itself, and could be nested without end: want a type that ends, or write Marshal and Unmarshal of %s by hand", u.show(t), u.show(t))
 		}
 		u.under = append(u.under, t)
 		defer func() { u.under = u.under[:len(u.under)-1] }()
@@ -596,7 +595,7 @@ func (u *unit) namedShape(s *shape, t *types.Named) (done bool, problem string) 
 		return false, fmt.Sprintf("%s is generic, and can't get methods for one of its types: give it Marshal and Unmarshal of its own, or declare a struct without type parameters", u.show(t))
 	}
 	if s.of = u.readStructure(t); s.of == nil {
-		return false, fmt.Sprintf("a %s holds itself there, and could be nested without end: write Marshal and Unmarshal of %s by hand, or send what it refers to by a name or number", object.Name(), object.Name())
+		return false, fmt.Sprintf("%s holds itself there, and could be nested without end: write Marshal and Unmarshal of %s by hand, or send what it refers to by a name or number", object.Name(), object.Name())
 	}
 	if s.of.file == nil {
 		return false, fmt.Sprintf("%s is declared outside the tests, and needs methods there: mark it as an event, or write its Marshal and Unmarshal by hand", object.Name())

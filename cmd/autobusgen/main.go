@@ -212,7 +212,7 @@ func generate(l *loader, dir string, names []string, python string) error {
 		if err != nil {
 			return err
 		}
-		outputs = append(outputs, output{python, text})
+		outputs = slices.Insert(outputs, 0, output{python, text}) // the one whose folder may be missing
 	}
 	var kept []error
 	for _, o := range outputs {

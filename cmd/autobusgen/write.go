@@ -52,7 +52,10 @@ func (w *writer) file(source *ast.File) []byte {
 	if line := buildLine(source); line != "" {
 		fmt.Fprintf(&head, "%s\n\n", line)
 	}
-	fmt.Fprintf(&head, "package %s\n\nimport (\n", source.Name.Name)
+	fmt.Fprintf(&head, "package %s\n\nimport ", source.Name.Name)
+	if len(w.imports) > 1 {
+		fmt.Fprintln(&head, "(")
+	}
 	var standard, others []string
 	for path, name := range w.imports {
 		line := strconv.Quote(path)
@@ -69,11 +72,16 @@ func (w *writer) file(source *ast.File) []byte {
 		slices.Sort(lines)
 		for _, line := range lines {
 			_, line, _ = strings.Cut(line, "\x00")
-			fmt.Fprintf(&head, "%s\n", line)
+			fmt.Fprintln(&head, line)
 		}
-		fmt.Fprintln(&head)
+		if len(lines) > 0 {
+			fmt.Fprintln(&head)
+		}
 	}
-	fmt.Fprintf(&head, ")\n\n%s", w.body.Bytes())
+	if len(w.imports) > 1 {
+		fmt.Fprintln(&head, ")")
+	}
+	head.Write(w.body.Bytes())
 	text, err := format.Source(head.Bytes())
 	if err != nil {
 		return head.Bytes() // which the type check refuses, and says where
@@ -135,7 +143,7 @@ func (w *writer) typeName(t types.Type) string {
 
 // localNames are the names of what generated methods declare. An import or a
 // type of the package with one of them is fine: see local.
-var localNames = []string{"e", "d", "elem", "field", "key", "keys", "number", "text", "err", "seen", "count"}
+var localNames = []string{"e", "d", "i", "n", "elem", "field", "key", "keys", "number", "text", "err", "seen", "count"}
 
 // local is a name for a variable which hides no declaration of the package; of
 // those that are nested in one another each has a depth of its own.

@@ -16,12 +16,23 @@ import (
 	"github.com/autobus-go/autobus"
 )
 
-// fill gives v random values: the zero value, the least and the greatest
+// A filler makes random values.
+type filler struct {
+	*rand.Rand
+	grain time.Duration // of times and durations
+}
+
+func fill(r *rand.Rand, v reflect.Value) { filler{r, 1}.fill(v) }
+
+// fill gives v a random value: the zero value, the least and the greatest
 // number, an empty list and a nil pointer among them.
-func fill(r *rand.Rand, v reflect.Value) {
+func (r filler) fill(v reflect.Value) {
 	switch v.Interface().(type) {
 	case time.Time:
-		v.Set(reflect.ValueOf(time.Unix(r.Int64N(4e9), r.Int64N(1e9)).UTC()))
+		v.Set(reflect.ValueOf(time.Unix(r.Int64N(4e9), r.Int64N(1e9)).Truncate(r.grain).UTC()))
+		return
+	case time.Duration:
+		v.SetInt(int64(time.Duration(r.Int64N(4e15) - 2e15).Truncate(r.grain)))
 		return
 	case netip.Addr:
 		v.Set(reflect.ValueOf([]netip.Addr{{}, netip.MustParseAddr("10.1.2.3"), netip.MustParseAddr("fe80::1%eth0")}[r.IntN(3)]))
@@ -30,11 +41,11 @@ func fill(r *rand.Rand, v reflect.Value) {
 		v.Set(reflect.ValueOf(Own{r.IntN(9), -r.IntN(9)}))
 		return
 	case json.RawMessage:
-		v.SetBytes([]byte([]string{`null`, `{"a":[1,2.50,"x"]}`, `-0`, `"é"`}[r.IntN(4)]))
+		v.SetBytes([]byte([]string{`null`, `{"a":[1,2.5,"x"]}`, `true`, `"é"`}[r.IntN(4)]))
 		return
 	case autobus.Raw:
 		v.Set(reflect.ValueOf([]autobus.Raw{
-			{Name: "Other", JSON: []byte(`{"type":"Other","a":[1,2.50],"b":{"type":"x"}}`)},
+			{Name: "Other", JSON: []byte(`{"type":"Other","a":[1,2.5],"b":{"type":"x"}}`)},
 			{Name: "", JSON: []byte(`{"type":""}`)},
 		}[r.IntN(2)]))
 		return
@@ -53,37 +64,37 @@ func fill(r *rand.Rand, v reflect.Value) {
 	case reflect.Float64:
 		v.SetFloat([]float64{0, 0.1, 3, -math.MaxFloat64, math.SmallestNonzeroFloat64, r.NormFloat64()}[r.IntN(6)])
 	case reflect.String:
-		v.SetString(someString(r))
+		v.SetString(someString(r.Rand))
 	case reflect.Slice:
 		v.Set(reflect.MakeSlice(v.Type(), r.IntN(4), 4))
 		for i := range v.Len() {
-			fill(r, v.Index(i))
+			r.fill(v.Index(i))
 		}
 	case reflect.Array:
 		for i := range v.Len() {
-			fill(r, v.Index(i))
+			r.fill(v.Index(i))
 		}
 	case reflect.Map:
 		v.Set(reflect.MakeMap(v.Type()))
 		for range r.IntN(4) {
 			key, elem := reflect.New(v.Type().Key()).Elem(), reflect.New(v.Type().Elem()).Elem()
-			fill(r, key)
-			fill(r, elem)
+			r.fill(key)
+			r.fill(elem)
 			v.SetMapIndex(key, elem)
 		}
 	case reflect.Pointer:
 		if v.SetZero(); r.IntN(3) > 0 {
 			v.Set(reflect.New(v.Type().Elem()))
-			fill(r, v.Elem())
+			r.fill(v.Elem())
 		}
 	case reflect.Interface:
-		if some := someAny(r, 3); some != nil {
+		if some := someAny(r.Rand, 3); some != nil {
 			v.Set(reflect.ValueOf(some))
 		}
 	case reflect.Struct:
 		for i := range v.NumField() {
 			if v.Field(i).CanSet() && v.Type().Field(i).Name != "Skipped" {
-				fill(r, v.Field(i))
+				r.fill(v.Field(i))
 			}
 		}
 	default:

@@ -1,0 +1,6 @@
+package names
+
+// struct2 gets its methods in the file of its own.
+type struct2 struct{ struct3 }
+
+type struct3 struct{ E, D float32 }
