@@ -111,10 +111,10 @@ type Every struct {
 
 	Room Room
 	Base
-	base2   base2 `autobus:"-"`
-	hidden  int   `autobus:"hidden"`
-	Renamed int   `autobus:"other_name"`
-	Skipped int   `json:"-"`
+	Changed func() `autobus:"-"`
+	hidden  int    `autobus:"hidden"`
+	Renamed int    `autobus:"other_name"`
+	Skipped int    `json:"-"`
 	_       int
 }
 
@@ -128,8 +128,6 @@ type Base struct {
 type Inner struct {
 	InnerName string `json:"inner_name,omitempty"`
 }
-
-type base2 struct{ f func() }
 
 // Room is nested.
 type Room struct {

@@ -93,7 +93,7 @@ func (r filler) fill(v reflect.Value) {
 		}
 	case reflect.Struct:
 		for i := range v.NumField() {
-			if v.Field(i).CanSet() && v.Type().Field(i).Name != "Skipped" {
+			if v.Field(i).CanSet() && v.Field(i).Kind() != reflect.Func && v.Type().Field(i).Name != "Skipped" {
 				r.fill(v.Field(i))
 			}
 		}
