@@ -487,7 +487,7 @@ func (u *unit) shape(t types.Type) (s *shape, problem string) {
 		s.kind = kindAny
 	case *types.Struct:
 		if _, ok := types.Unalias(s.typ).(*types.Named); ok {
-			return nil, fmt.Sprintf("%s is of another package and has no methods to write and read it: want Marshal(*autobus.Encoder) and Unmarshal(*autobus.Decoder) error there, or a struct of this package", u.show(s.typ))
+			return nil, fmt.Sprintf("%s is of another package and has no methods to write and read it: want Marshal(*autobus.Encoder) and Unmarshal(*autobus.Decoder) error there, generated before this package or by hand, or a struct of this package", u.show(s.typ))
 		}
 		return nil, "a struct without a name can't have methods: declare a type for it"
 	case *types.Chan:

@@ -237,6 +237,8 @@ func (p *pkg) findMarks() {
 						wire = m[3]
 					} else if m := generateLine.FindStringSubmatch(c.Text); m == nil || typeFlag.MatchString(m[1]) {
 						continue
+					} else if _, ok := spec.Type.(*ast.StructType); !ok {
+						continue // the line is for the package
 					}
 					consumed[c] = true
 					old := p.marks[prefix+spec.Name.Name]
@@ -364,6 +366,8 @@ func (p *pkg) generate() (outputs []output, events []*structure, err error) {
 					continue // for want of a type that is told of elsewhere
 				}
 				err.Msg = "autobusgen wrote what doesn't compile, a mistake of its own: " + err.Msg
+			} else if missingMethod.MatchString(err.Msg) {
+				continue
 			}
 			p.problems.add(at, "%s", err.Msg)
 		}
@@ -381,6 +385,10 @@ func (p *pkg) generate() (outputs []output, events []*structure, err error) {
 	}
 	return outputs, events, p.problems.err()
 }
+
+// missingMethod is what the compiler says of events in other packages that are
+// yet to be generated.
+var missingMethod = regexp.MustCompile(`(\(missing method |has no field or method )(Type|Marshal|Unmarshal)\)$`)
 
 func (p *pkg) hasMarks(files []*ast.File, suffix string) bool {
 	for name := range p.marks {
