@@ -34,7 +34,6 @@ type structure struct {
 	wire    string // the type's name on the wire; empty: not an event
 	at      token.Position
 	file    *ast.File // that declares it
-	object  *types.TypeName
 	fields  []field
 	working bool // its fields are being read
 }
@@ -220,7 +219,7 @@ func (u *unit) readStructure(named *types.Named) *structure {
 		return s
 	}
 	st := named.Underlying().(*types.Struct)
-	s := &structure{name: object.Name(), at: u.position(object.Pos()), object: object, working: true}
+	s := &structure{name: object.Name(), at: u.position(object.Pos()), working: true}
 	for _, f := range u.own {
 		if f.FileStart <= object.Pos() && object.Pos() < f.FileEnd {
 			s.file = f

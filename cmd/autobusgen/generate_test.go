@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"flag"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -243,6 +244,82 @@ func TestGenerate(t *testing.T) {
 	}
 	if !bytes.Equal(first, again) {
 		t.Errorf("first\n%s, then\n%s", first, again)
+	}
+}
+
+// Whatever a field's type is made of, what is written compiles.
+func TestCombinations(t *testing.T) {
+	types := []string{
+		"bool", "int", "int8", "int64", "uint", "uint8", "uint64", "uintptr", "rune", "float32", "float64", "string", "[]byte", "[4]byte",
+		"time.Time", "time.Duration", "any", "json.RawMessage", "autobus.Raw", "netip.Addr", "big.Int",
+		"Flag", "Level", "Count", "Ratio", "Name", "Names", "Blob", "Hash", "Room", "Own", "ByAddr", "OwnSlice", "Alias", "Ints", "ByID", "Anything",
+	}
+	for range 2 {
+		for _, of := range slices.Clone(types) {
+			for _, make := range []string{"*", "[]", "[3]", "map[string]", "map[Count]"} {
+				if made := make + of; !strings.HasPrefix(made, "**") && made != "*any" && made != "*Anything" && made != "*json.RawMessage" {
+					types = append(types, made)
+				}
+			}
+		}
+	}
+	var source strings.Builder
+	source.WriteString(`package m
+
+import (
+	"encoding/json"
+	"math/big"
+	"net/netip"
+	"time"
+
+	"github.com/autobus-go/autobus"
+)
+
+type (
+	Flag     bool
+	Level    int8
+	Count    uint64
+	Ratio    float32
+	Name     string
+	Names    []string
+	Blob     []byte
+	Hash     [8]byte
+	Room     struct{ Title string }
+	Own      struct{}
+	ByAddr   struct{}
+	OwnSlice []int
+	Alias    = map[Level]*Room
+	Ints     []int
+	ByID     map[int]Ratio
+	Anything any
+)
+
+func (Own) Marshal(*autobus.Encoder)                {}
+func (*Own) Unmarshal(*autobus.Decoder) error       { return nil }
+func (*ByAddr) Marshal(*autobus.Encoder)            {}
+func (*ByAddr) Unmarshal(*autobus.Decoder) error    { return nil }
+func (OwnSlice) Marshal(*autobus.Encoder)           {}
+func (*OwnSlice) Unmarshal(*autobus.Decoder) error  { return nil }
+
+`)
+	for i, typ := range types {
+		if i%50 == 0 {
+			if i > 0 {
+				source.WriteString("}\n")
+			}
+			fmt.Fprintf(&source, "\n//autobus:event\ntype Event%d struct {\n", i)
+		}
+		fmt.Fprintf(&source, "\tF%d %s\n", i, typ)
+	}
+	source.WriteString("}\n")
+	dir := newModule(t, map[string]string{"a.go": source.String()})
+	if code, stdout, stderr := call(t, dir, "-python", "a.py"); code != exitOK {
+		t.Fatalf("of %d fields:\n%s%s", len(types), stdout, stderr)
+	}
+	cmd := exec.Command("go", "vet", ".")
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("go vet: %v\n%s", err, out)
 	}
 }
 

@@ -342,9 +342,6 @@ func (p *pkg) generate() (outputs []output, events []*structure, err error) {
 		}
 		u := &unit{pkg: p, own: part.own, suffix: part.suffix}
 		u.types, _ = p.check(p.path+part.suffix, slices.Concat(part.files, written), imports)
-		if u.autobus, err = imports.Import(autobusPath); err != nil {
-			return nil, nil, fmt.Errorf("autobusgen: %w", err)
-		}
 		made := u.generate()
 		outputs = append(outputs, made...)
 		events = append(events, u.events...)
@@ -390,6 +387,7 @@ func (p *pkg) generate() (outputs []output, events []*structure, err error) {
 // yet to be generated.
 var missingMethod = regexp.MustCompile(`(\(missing method |has no field or method )(Type|Marshal|Unmarshal)\)$`)
 
+// hasMarks reports whether a struct of these files is marked.
 func (p *pkg) hasMarks(files []*ast.File, suffix string) bool {
 	for name := range p.marks {
 		external := strings.HasPrefix(name, "_test.")

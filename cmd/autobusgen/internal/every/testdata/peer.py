@@ -11,6 +11,7 @@ import warnings
 warnings.simplefilter("error")  # pydantic warns of names that it doesn't like
 
 import autobus
+import pydantic
 
 sys.path.insert(0, sys.argv[2])
 import every
@@ -33,7 +34,27 @@ def own_events():
     )
 
 
+def refuses(make):
+    try:
+        make()
+    except pydantic.ValidationError:
+        return
+    raise AssertionError("a class takes what Go refuses")
+
+
+def check_bounds():
+    reading = dict(id=1, name="", on=True, value=1.5, tags=[], level=255, worst=None, track=[], limit={})
+    utc = datetime.datetime.now(datetime.timezone.utc)
+    every.Reading(**reading, at=utc)
+    refuses(lambda: every.Reading(**reading, at=utc.replace(tzinfo=None)))
+    refuses(lambda: every.Reading(**{**reading, "level": 256}, at=utc))
+    refuses(lambda: every.Reading(**{**reading, "level": -1}, at=utc))
+    refuses(lambda: every.EveryOptions(parent=None))  # without id
+    refuses(lambda: every.Door(open=None, type=""))
+
+
 async def main():
+    check_bounds()
     heard, back = autobus.Client(url=sys.argv[1]), autobus.Client(url=sys.argv[1], namespace="back")
     for event in EVENTS:
         heard.subscribe(event, lambda e: back.publish(e))
