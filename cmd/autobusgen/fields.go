@@ -16,10 +16,9 @@ import (
 // or the tests beside it.
 type unit struct {
 	*pkg
-	own     []*ast.File // the files whose marks count
-	suffix  string      // "_test" for the tests beside the package
-	types   *types.Package
-	autobus *types.Package
+	own    []*ast.File // the files whose marks count
+	suffix string      // "_test" for the tests beside the package
+	types  *types.Package
 
 	structures map[*types.TypeName]*structure
 	order      []*structure // those that get methods: those they need before them
