@@ -16,11 +16,9 @@ import (
 // or the tests beside it.
 type unit struct {
 	*pkg
-	own      []*ast.File // the files whose marks count
-	suffix   string      // "_test" for the tests beside the package
-	types    *types.Package
-	autobus  *types.Package
-	problems *problems
+	own    []*ast.File // the files whose marks count
+	suffix string      // "_test" for the tests beside the package
+	types  *types.Package
 
 	structures map[*types.TypeName]*structure
 	order      []*structure // those that get methods: those they need before them
@@ -35,7 +33,6 @@ type structure struct {
 	wire    string // the type's name on the wire; empty: not an event
 	at      token.Position
 	file    *ast.File // that declares it
-	object  *types.TypeName
 	fields  []field
 	working bool // its fields are being read
 }
@@ -221,7 +218,7 @@ func (u *unit) readStructure(named *types.Named) *structure {
 		return s
 	}
 	st := named.Underlying().(*types.Struct)
-	s := &structure{name: object.Name(), at: u.position(object.Pos()), object: object, working: true}
+	s := &structure{name: object.Name(), at: u.position(object.Pos()), working: true}
 	for _, f := range u.own {
 		if f.FileStart <= object.Pos() && object.Pos() < f.FileEnd {
 			s.file = f
@@ -431,7 +428,7 @@ func (u *unit) shape(t types.Type) (s *shape, problem string) {
 		return nil, "its type is a parameter: want a type that is known now"
 	case *types.Named:
 		if slices.Contains(u.under, t) {
-			return nil, fmt.Sprintf("a %s holds itself, and could be nested without end: want a type that ends, or write Marshal and Unmarshal of %s by hand", u.show(t), u.show(t))
+			return nil, fmt.Sprintf("%s holds itself, and could be nested without end: want a type that ends, or write Marshal and Unmarshal of %s by hand", u.show(t), u.show(t))
 		}
 		u.under = append(u.under, t)
 		defer func() { u.under = u.under[:len(u.under)-1] }()
@@ -488,7 +485,7 @@ func (u *unit) shape(t types.Type) (s *shape, problem string) {
 		s.kind = kindAny
 	case *types.Struct:
 		if _, ok := types.Unalias(s.typ).(*types.Named); ok {
-			return nil, fmt.Sprintf("%s is of another package and has no methods to write and read it: want Marshal(*autobus.Encoder) and Unmarshal(*autobus.Decoder) error there, or a struct of this package", u.show(s.typ))
+			return nil, fmt.Sprintf("%s is of another package and has no methods to write and read it: want Marshal(*autobus.Encoder) and Unmarshal(*autobus.Decoder) error there, generated before this package or by hand, or a struct of this package", u.show(s.typ))
 		}
 		return nil, "a struct without a name can't have methods: declare a type for it"
 	case *types.Chan:
@@ -596,7 +593,7 @@ func (u *unit) namedShape(s *shape, t *types.Named) (done bool, problem string) 
 		return false, fmt.Sprintf("%s is generic, and can't get methods for one of its types: give it Marshal and Unmarshal of its own, or declare a struct without type parameters", u.show(t))
 	}
 	if s.of = u.readStructure(t); s.of == nil {
-		return false, fmt.Sprintf("a %s holds itself there, and could be nested without end: write Marshal and Unmarshal of %s by hand, or send what it refers to by a name or number", object.Name(), object.Name())
+		return false, fmt.Sprintf("%s holds itself there, and could be nested without end: write Marshal and Unmarshal of %s by hand, or send what it refers to by a name or number", object.Name(), object.Name())
 	}
 	if s.of.file == nil {
 		return false, fmt.Sprintf("%s is declared outside the tests, and needs methods there: mark it as an event, or write its Marshal and Unmarshal by hand", object.Name())

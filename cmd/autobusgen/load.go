@@ -47,6 +47,8 @@ type pkg struct {
 
 	files, tests, external []*ast.File // external: package name_test
 	names                  map[*ast.File]string
+	ours                   []string // files that autobusgen wrote before
+	problems               problems
 	marks                  map[string]mark // by the struct's name, "_test." before those of package name_test
 }
 
@@ -109,6 +111,7 @@ func (l *loader) load(dir string, wanted []string) (*pkg, error) {
 				continue
 			}
 			if isOurs(text) {
+				p.ours = append(p.ours, name)
 				continue
 			}
 			f, err := parser.ParseFile(p.fset, name, text, parser.ParseComments|parser.SkipObjectResolution)
@@ -134,10 +137,14 @@ func (l *loader) load(dir string, wanted []string) (*pkg, error) {
 			p.name = strings.TrimSuffix(f.Name.Name, "_test")
 		}
 	}
-	if len(problems) == 0 {
-		p.findMarks(&problems)
+	if len(problems) > 0 {
+		return nil, problems.err()
 	}
-	return p, problems.err()
+	p.findMarks()
+	if len(p.marks) == 0 && len(p.problems) == 0 {
+		p.problems.add(token.Position{}, "autobusgen: nothing in package %s is marked as an event: put //autobus:event right above a struct, or name it with -type", p.name)
+	}
+	return p, nil
 }
 
 // goList runs "go list -e" in dir.
@@ -195,7 +202,7 @@ var (
 // findMarks finds what asks for methods: marks, lines of go generate, -type.
 // All of them count however autobusgen was started, so that what it writes
 // depends on the package alone.
-func (p *pkg) findMarks(problems *problems) {
+func (p *pkg) findMarks() {
 	type named struct {
 		name string
 		at   token.Position
@@ -230,11 +237,13 @@ func (p *pkg) findMarks(problems *problems) {
 						wire = m[3]
 					} else if m := generateLine.FindStringSubmatch(c.Text); m == nil || typeFlag.MatchString(m[1]) {
 						continue
+					} else if _, ok := spec.Type.(*ast.StructType); !ok {
+						continue // the line is for the package
 					}
 					consumed[c] = true
 					old := p.marks[prefix+spec.Name.Name]
 					if wire != "" && old.wire != "" {
-						problems.add(p.fset.Position(c.Pos()), "%s has two names on the wire, %s and %s", spec.Name.Name, old.wire, wire)
+						p.problems.add(p.fset.Position(c.Pos()), "%s has two names on the wire, %s and %s", spec.Name.Name, old.wire, wire)
 					}
 					p.marks[prefix+spec.Name.Name] = mark{cmp.Or(wire, old.wire), spec.Name.Pos()}
 				}
@@ -256,11 +265,11 @@ func (p *pkg) findMarks(problems *problems) {
 				case m[1] != "" && m[2] != "event":
 					// Prose.
 				case m[1] != "":
-					problems.add(at, "a mark has no space: want //autobus:event")
+					p.problems.add(at, "a mark has no space: want //autobus:event")
 				case m[2] != "event":
-					problems.add(at, "//autobus:%s isn't known: want //autobus:event", m[2])
+					p.problems.add(at, "//autobus:%s isn't known: want //autobus:event", m[2])
 				default:
-					problems.add(at, "//autobus:event stands above no struct: put it right above one, outside functions, without an empty line between")
+					p.problems.add(at, "//autobus:event stands above no struct: put it right above one, outside functions, without an empty line between")
 				}
 			}
 		}
@@ -284,11 +293,8 @@ func (p *pkg) findMarks(problems *problems) {
 			if n.at.Filename == "" {
 				text = "autobusgen: " + text
 			}
-			problems.add(n.at, text, n.name, p.name)
+			p.problems.add(n.at, text, n.name, p.name)
 		}
-	}
-	if len(p.marks) == 0 && len(*problems) == 0 {
-		problems.add(token.Position{}, "autobusgen: nothing in package %s is marked as an event: put //autobus:event right above a struct, or name it with -type", p.name)
 	}
 }
 
@@ -309,7 +315,6 @@ func declaredType(f *ast.File, name string) *ast.TypeSpec {
 // generate makes the files of all methods, and checks that the package compiles
 // with them. It returns the events, in the order of their names, too.
 func (p *pkg) generate() (outputs []output, events []*structure, err error) {
-	var problems problems
 	var written []*ast.File // what was made for the files before
 	for _, part := range []struct {
 		files  []*ast.File // read with
@@ -335,12 +340,11 @@ func (p *pkg) generate() (outputs []output, events []*structure, err error) {
 			}
 			written = nil
 		}
-		u := &unit{pkg: p, own: part.own, suffix: part.suffix, problems: &problems}
+		u := &unit{pkg: p, own: part.own, suffix: part.suffix}
 		u.types, _ = p.check(p.path+part.suffix, slices.Concat(part.files, written), imports)
-		if u.autobus, err = imports.Import(autobusPath); err != nil {
-			return nil, nil, fmt.Errorf("autobusgen: %w", err)
-		}
 		made := u.generate()
+		outputs = append(outputs, made...)
+		events = append(events, u.events...)
 		for _, o := range made {
 			f, err := parser.ParseFile(p.fset, o.name, o.text, parser.SkipObjectResolution)
 			if err != nil {
@@ -348,7 +352,7 @@ func (p *pkg) generate() (outputs []output, events []*structure, err error) {
 			}
 			written = append(written, f)
 		}
-		if len(problems) > 0 {
+		if len(p.problems) > 0 {
 			continue // what else is wrong may follow from that
 		}
 		_, errs := p.check(p.path+part.suffix, slices.Concat(part.files, written), imports)
@@ -359,21 +363,31 @@ func (p *pkg) generate() (outputs []output, events []*structure, err error) {
 					continue // for want of a type that is told of elsewhere
 				}
 				err.Msg = "autobusgen wrote what doesn't compile, a mistake of its own: " + err.Msg
+			} else if missingMethod.MatchString(err.Msg) {
+				continue
 			}
-			problems.add(at, "%s", err.Msg)
+			p.problems.add(at, "%s", err.Msg)
 		}
-		outputs = append(outputs, made...)
-		events = append(events, u.events...)
 	}
 	slices.SortFunc(events, func(a, b *structure) int { return strings.Compare(a.wire, b.wire) })
-	for i := 1; i < len(events); i++ {
-		if a, b := events[i-1], events[i]; a.wire == b.wire {
-			problems.add(b.at, "%s and %s are both named %s on the wire: give one another name, as in //autobus:event Name", a.name, b.name, b.wire)
+	for _, name := range p.ours {
+		if !slices.ContainsFunc(outputs, func(o output) bool { return o.name == name }) && len(p.problems) == 0 {
+			p.problems.add(token.Position{}, "%s: nothing asks for this file any more: remove it, or mark or name the structs that it was written for", name)
 		}
 	}
-	return outputs, events, problems.err()
+	for i := 1; i < len(events); i++ {
+		if a, b := events[i-1], events[i]; a.wire == b.wire {
+			p.problems.add(b.at, "%s and %s are both named %s on the wire: give one another name, as in //autobus:event Name", a.name, b.name, b.wire)
+		}
+	}
+	return outputs, events, p.problems.err()
 }
 
+// missingMethod is what the compiler says of events in other packages that are
+// yet to be generated.
+var missingMethod = regexp.MustCompile(`(\(missing method |has no field or method )(Type|Marshal|Unmarshal)\)$`)
+
+// hasMarks reports whether a struct of these files is marked.
 func (p *pkg) hasMarks(files []*ast.File, suffix string) bool {
 	for name := range p.marks {
 		external := strings.HasPrefix(name, "_test.")

@@ -42,8 +42,10 @@
 // as file:line: what, and the exit status is 1; it is 2 for a mistake on the
 // command line.
 //
-// The package doesn't need its methods to be read; every other mistake in it
-// is told as the compiler would. What it imports must compile.
+// The package may use the methods before they are there, and those of packages
+// that are yet to be generated; every other mistake in it is told as the
+// compiler would. What it imports must compile, and what its fields are made of
+// must have its methods.
 //
 // # Fields
 //
@@ -102,9 +104,10 @@
 //
 // The classes that -python writes are what Python autobus publishes and
 // subscribes to; they take what Go writes and write what Go takes. A field that
-// Go may leave out, and an Optional one, has a default. Python holds times and
-// durations to the microsecond. A name that Python can't have for a field or
-// class is a mistake.
+// Go may leave out, and an Optional one, has a default. Python holds times to
+// the microsecond, and durations of up to 136 years. A name that Python can't
+// have for a field or class is a mistake. Where a class is there first, write
+// the struct by the table above, and compare the class that comes of it.
 package main
 
 import (
@@ -212,7 +215,7 @@ func generate(l *loader, dir string, names []string, python string) error {
 		if err != nil {
 			return err
 		}
-		outputs = append(outputs, output{python, text})
+		outputs = slices.Insert(outputs, 0, output{python, text}) // the one whose folder may be missing
 	}
 	var kept []error
 	for _, o := range outputs {

@@ -52,7 +52,10 @@ func (w *writer) file(source *ast.File) []byte {
 	if line := buildLine(source); line != "" {
 		fmt.Fprintf(&head, "%s\n\n", line)
 	}
-	fmt.Fprintf(&head, "package %s\n\nimport (\n", source.Name.Name)
+	fmt.Fprintf(&head, "package %s\n\nimport ", source.Name.Name)
+	if len(w.imports) > 1 {
+		fmt.Fprintln(&head, "(")
+	}
 	var standard, others []string
 	for path, name := range w.imports {
 		line := strconv.Quote(path)
@@ -69,11 +72,16 @@ func (w *writer) file(source *ast.File) []byte {
 		slices.Sort(lines)
 		for _, line := range lines {
 			_, line, _ = strings.Cut(line, "\x00")
-			fmt.Fprintf(&head, "%s\n", line)
+			fmt.Fprintln(&head, line)
 		}
-		fmt.Fprintln(&head)
+		if len(lines) > 0 {
+			fmt.Fprintln(&head)
+		}
 	}
-	fmt.Fprintf(&head, ")\n\n%s", w.body.Bytes())
+	if len(w.imports) > 1 {
+		fmt.Fprintln(&head, ")")
+	}
+	head.Write(w.body.Bytes())
 	text, err := format.Source(head.Bytes())
 	if err != nil {
 		return head.Bytes() // which the type check refuses, and says where
@@ -135,7 +143,7 @@ func (w *writer) typeName(t types.Type) string {
 
 // localNames are the names of what generated methods declare. An import or a
 // type of the package with one of them is fine: see local.
-var localNames = []string{"e", "d", "elem", "field", "key", "keys", "n", "s", "text", "err", "seen", "i", "count"}
+var localNames = []string{"e", "d", "i", "n", "elem", "field", "key", "keys", "number", "text", "err", "seen", "count"}
 
 // local is a name for a variable which hides no declaration of the package; of
 // those that are nested in one another each has a depth of its own.
@@ -198,14 +206,14 @@ func (w *writer) methods(s *structure) {
 	w.printf("for %s := range %s.Fields() {\nswitch %s {\n", key, d, key)
 	for _, f := range s.fields {
 		w.printf("case %q:\n", f.wire)
-		w.unmarshal(f.shape, receiver+"."+f.path, f.quoted, 1)
+		w.unmarshalField(f, receiver+"."+f.path)
 		if f.required {
 			w.printf("%s[%d] = true\n", seen, slices.Index(required, f.wire))
 		}
 	}
 	w.printf("}\n}\n")
 	for i, name := range required {
-		w.printf("if !%s[%d] {\n%s.Fail(%s.New(%q))\n}\n", seen, i, d, w.std("errors"), "the required field "+strconv.Quote(name)+" is missing")
+		w.printf("if !%s[%d] {\n%s.Fail(%s.New(%#q))\n}\n", seen, i, d, w.std("errors"), "the required field "+strconv.Quote(name)+" is missing")
 	}
 	w.printf("return %s.Err()\n}\n\n", d)
 }
@@ -221,7 +229,11 @@ func (w *writer) marshalField(f field, from string) {
 		w.printf("%s.String(%s)\n", to, w.quoted(f.shape, from))
 		return
 	}
-	w.marshal(f.shape, to, from, 1)
+	if f.omitempty && f.shape.kind == kindPointer {
+		w.marshal(f.shape.elem, to, "*"+from, 1, true) // it isn't nil
+		return
+	}
+	w.marshal(f.shape, to, from, 1, f.omitempty)
 }
 
 // notEmpty is the condition under which omitempty doesn't leave out a value.
@@ -234,7 +246,7 @@ func (w *writer) notEmpty(s *shape, from string) string {
 	case kindString:
 		return from + ` != ""`
 	case kindTime:
-		return "!" + operand(from) + ".IsZero()"
+		return "!" + from + ".IsZero()"
 	case kindAny, kindPointer:
 		return from + " != nil"
 	}
@@ -264,7 +276,11 @@ func (w *writer) convert(s *shape, to, from string) string {
 	return to + "(" + from + ")"
 }
 
-// operand is an expression to which a selector or index can be put.
+// selected is an expression to which a selector can be put: it goes through a
+// pointer by itself.
+func selected(from string) string { return strings.TrimPrefix(from, "*") }
+
+// operand is an expression to which an index can be put.
 func operand(from string) string {
 	if strings.HasPrefix(from, "*") {
 		return "(" + from + ")"
@@ -281,8 +297,9 @@ func address(from string) string {
 }
 
 // marshal writes how a value is written: to is the encoder, with the key if
-// there is one, and from is the expression for the value.
-func (w *writer) marshal(s *shape, to, from string, depth int) {
+// there is one, and from is the expression for the value. Where inBlock is
+// false, others are written beside it, and its variables need a block.
+func (w *writer) marshal(s *shape, to, from string, depth int, inBlock bool) {
 	e := w.encoder
 	switch s.kind {
 	case kindBool:
@@ -314,11 +331,11 @@ func (w *writer) marshal(s *shape, to, from string, depth int) {
 	case kindJSON:
 		w.printf("if len(%s) == 0 {\n%s.Null()\n} else {\n%s.Raw(%s)\n}\n", from, to, to, from)
 	case kindRaw:
-		w.printf("%s.BeginObject().Key(\"type\").String(%s.Name)\n%s.Marshal(%s)\n%s.EndObject()\n", to, operand(from), operand(from), e, e)
+		w.printf("%s.BeginObject().Key(\"type\").String(%s.Name)\n%s.Marshal(%s)\n%s.EndObject()\n", to, selected(from), selected(from), e, e)
 	case kindText:
 		text, err := w.local("text", 0), w.local("err", 0)
 		w.printf("if %s, %s := %s.MarshalText(); %s != nil {\n%s.Fail(%s)\n} else {\n%s.String(string(%s))\n}\n",
-			text, err, operand(from), err, e, err, to, text)
+			text, err, selected(from), err, e, err, to, text)
 	case kindOwn:
 		if s.byAddr || strings.HasPrefix(from, "*") {
 			from = address(from)
@@ -326,26 +343,28 @@ func (w *writer) marshal(s *shape, to, from string, depth int) {
 		w.printf("%s.Object(%s)\n", to, from)
 	case kindStruct:
 		// As Object does, but that would put the struct on the heap.
-		w.printf("%s.BeginObject()\n%s.Marshal(%s)\n%s.EndObject()\n", to, operand(from), e, e)
+		w.printf("%s.BeginObject()\n%s.Marshal(%s)\n%s.EndObject()\n", to, selected(from), e, e)
 	case kindPointer:
 		w.printf("if %s == nil {\n%s.Null()\n} else {\n", from, to)
-		w.marshal(s.elem, to, "*"+from, depth)
+		w.marshal(s.elem, to, "*"+from, depth, true)
 		w.printf("}\n")
 	case kindSlice, kindArray:
 		elem := w.local("elem", depth)
 		w.printf("%s.BeginArray()\nfor _, %s := range %s {\n", to, elem, from)
-		w.marshal(s.elem, e, elem, depth+1)
+		w.marshal(s.elem, e, elem, depth+1, true)
 		w.printf("}\n%s.EndArray()\n", e)
 	case kindMap:
-		w.marshalMap(s, to, from, depth)
+		w.marshalMap(s, to, from, depth, inBlock)
 	}
 }
 
 // marshalMap writes the fields of a map in the order of its keys.
-func (w *writer) marshalMap(s *shape, to, from string, depth int) {
+func (w *writer) marshalMap(s *shape, to, from string, depth int, inBlock bool) {
 	e, key, keys, elem := w.encoder, w.local("key", depth), w.local("keys", depth), w.local("elem", depth)
-	w.printf("{\n")
-	defer w.printf("}\n")
+	if !inBlock {
+		w.printf("{\n")
+		defer w.printf("}\n")
+	}
 	w.printf("%s := make([]%s, 0, len(%s))\nfor %s := range %s {\n%s = append(%s, %s)\n}\n",
 		keys, w.typeName(s.key.typ), from, key, from, keys, keys, key)
 	w.printf("%s.Sort(%s)\n%s.BeginObject()\nfor _, %s := range %s {\n", w.std("slices"), keys, to, key, keys)
@@ -364,11 +383,11 @@ func (w *writer) marshalMap(s *shape, to, from string, depth int) {
 		w.printf("%s := %s\n", elem, value)
 		value = elem
 	}
-	w.marshal(s.elem, fmt.Sprintf("%s.Key(%s)", e, name), value, depth+1)
+	w.marshal(s.elem, fmt.Sprintf("%s.Key(%s)", e, name), value, depth+1, true)
 	w.printf("}\n%s.EndObject()\n", e)
 }
 
-// bounds are the least and the greatest number of a shape of fewer than 64 bits.
+// bounds are the least and the greatest integer of a shape, not for uint64.
 func bounds(s *shape) (least, greatest string) {
 	if s.kind == kindInt {
 		return strconv.FormatInt(-1<<(s.bits-1), 10), strconv.FormatInt(1<<(s.bits-1)-1, 10)
@@ -378,46 +397,78 @@ func bounds(s *shape) (least, greatest string) {
 
 // wantInteger is the error for an integer that doesn't fit.
 func wantInteger(s *shape) string {
-	if s.bits == 0 && s.kind == kindUint {
+	switch {
+	case s.bits == 0 && s.kind == kindUint:
 		return "want an integer from 0 to the greatest uint"
-	}
-	if s.bits == 0 {
+	case s.bits == 0:
 		return "want an integer that fits in an int"
-	}
-	if s.bits == 64 {
-		least, greatest := "-9223372036854775808", "9223372036854775807"
-		if s.kind == kindUint {
-			least, greatest = "0", "18446744073709551615"
-		}
-		return "want an integer from " + least + " to " + greatest
+	case s.bits == 64 && s.kind == kindUint:
+		return "want an integer from 0 to 18446744073709551615"
 	}
 	least, greatest := bounds(s)
 	return "want an integer from " + least + " to " + greatest
 }
 
-// read is the expression that reads a value, where there is one.
+// wantFloat is the error for a float that doesn't fit.
+func wantFloat(s *shape) string { return fmt.Sprintf("want a number that fits in %d bits", s.bits) }
+
+// read is the expression that reads a value, where there is one. What it needs
+// to be checked first is written.
 func (w *writer) read(s *shape) string {
-	method := map[kind]string{
-		kindBool: "Bool", kindString: "String", kindFloat: "Float64", kindBytes: "Bytes", kindStrings: "Strings",
-		kindTime: "Time", kindDuration: "Duration", kindAny: "Any", kindJSON: "Raw",
-	}[s.kind]
-	basic := strings.ToLower(method)
-	switch {
-	case s.kind == kindInt && s.bits == 0:
-		method, basic = "Int", "int"
-	case s.kind == kindInt && s.bits == 64:
-		method, basic = "Int64", "int64"
-	case s.kind == kindUint && s.bits == 64:
-		method, basic = "Uint64", "uint64"
-	case method == "" || s.kind == kindFloat && s.bits == 32:
+	d, n := w.decoder, w.local("n", 0)
+	switch s.kind {
+	case kindBool:
+		return w.as(s, "bool", d+".Bool()")
+	case kindString:
+		return w.as(s, "string", d+".String()")
+	case kindBytes:
+		return d + ".Bytes()"
+	case kindStrings:
+		return d + ".Strings()"
+	case kindTime:
+		return d + ".Time()"
+	case kindDuration:
+		return d + ".Duration()"
+	case kindAny:
+		return d + ".Any()"
+	case kindJSON:
+		return d + ".Raw()"
+	case kindFloat:
+		if s.bits == 64 {
+			return w.as(s, "float64", d+".Float64()")
+		}
+		math := w.std("math")
+		w.printf("%s := %s.Float64()\nif %s.IsInf(float64(float32(%s)), 0) && !%s.IsInf(%s, 0) {\n", n, d, math, n, math, n)
+		w.refuse(wantFloat(s))
+		return w.as(s, "float64", n)
+	case kindInt:
+		if s.bits == 0 {
+			return w.as(s, "int", d+".Int()")
+		}
+		if s.bits == 64 {
+			return w.as(s, "int64", d+".Int64()")
+		}
+	case kindUint:
+		if s.bits == 64 {
+			return w.as(s, "uint64", d+".Uint64()")
+		}
+		if s.bits == 0 { // a uint or uintptr
+			w.printf("%s := %s.Uint64()\nif uint64(%s) != %s {\n", n, d, w.as(s, "uint64", n), n)
+			w.refuse(wantInteger(s))
+			return w.as(s, "uint64", n)
+		}
+	default:
 		return ""
 	}
-	value := w.decoder + "." + method + "()"
-	switch s.kind {
-	case kindBool, kindString, kindFloat, kindInt, kindUint:
-		return w.as(s, basic, value)
-	}
-	return value // a slice, or what needs no conversion
+	least, greatest := bounds(s)
+	w.printf("%s := %s.Int64()\nif %s < %s || %s > %s {\n", n, d, n, least, n, greatest)
+	w.refuse(wantInteger(s))
+	return w.as(s, "int64", n)
+}
+
+// refuse writes the body of an if that refuses a value, and its end.
+func (w *writer) refuse(why string) {
+	w.printf("%s.Fail(%s.New(%q))\n}\n", w.decoder, w.std("errors"), why)
 }
 
 // as converts an expression of a basic type to a shape's type, if it isn't that.
@@ -428,141 +479,136 @@ func (w *writer) as(s *shape, basic, value string) string {
 	return w.typeName(s.typ) + "(" + value + ")"
 }
 
-// unmarshal writes how a value is read into the variable target.
-func (w *writer) unmarshal(s *shape, target string, quoted bool, depth int) {
-	d := w.decoder
-	if quoted {
-		w.printf("if %s.Kind() == %s.KindString {\n", d, w.autobus())
-		w.unquote(s, target)
-		w.printf("} else {\n")
-		defer w.printf("}\n")
-	}
-	if value := w.read(s); value != "" {
-		w.printf("%s = %s\n", target, value)
+// unmarshalField writes how a field is read into the variable target.
+func (w *writer) unmarshalField(f field, target string) {
+	if !f.quoted {
+		w.unmarshal(f.shape, target, "=", 1, false)
 		return
+	}
+	w.printf("if %s.Kind() == %s.KindString {\n", w.decoder, w.autobus())
+	w.unquote(f.shape, target)
+	w.printf("} else {\n")
+	w.unmarshal(f.shape, target, "=", 1, false)
+	w.printf("}\n")
+}
+
+// unmarshal writes how a value is read into the variable target. Where assign
+// is ":=", it is declared there. A fresh one is zero.
+func (w *writer) unmarshal(s *shape, target, assign string, depth int, fresh bool) {
+	d := w.decoder
+	if value := w.read(s); value != "" {
+		w.printf("%s %s %s\n", target, assign, value)
+		return
+	}
+	if assign == ":=" && s.kind != kindSlice && s.kind != kindMap {
+		w.printf("var %s %s\n", target, w.typeName(s.typ))
+		fresh = true
 	}
 	n := w.local("n", 0)
 	switch s.kind {
-	case kindInt, kindUint:
-		if s.bits == 0 { // a uint or uintptr
-			w.printf("%s := %s.Uint64()\n%s = %s\nif uint64(%s) != %s {\n", n, d, target, w.as(s, "uint64", n), target, n)
-		} else {
-			least, greatest := bounds(s)
-			w.printf("%s := %s.Int64()\n%s = %s\nif %s < %s || %s > %s {\n", n, d, target, w.as(s, "int64", n), n, least, n, greatest)
-		}
-		w.printf("%s.Fail(%s.New(%q))\n}\n", d, w.std("errors"), wantInteger(s))
-	case kindFloat:
-		math := w.std("math")
-		w.printf("%s := %s.Float64()\n%s = %s\nif %s.IsInf(float64(%s), 0) && !%s.IsInf(%s, 0) {\n", n, d, target, w.as(s, "float64", n), math, target, math, n)
-		w.printf("%s.Fail(%s.New(\"want a number that fits in 32 bits\"))\n}\n", d, w.std("errors"))
 	case kindByteArray:
-		w.printf("if %s := %s.Bytes(); len(%s) == len(%s) {\ncopy(%s[:], %s)\n} else {\n%s.Fail(%s.New(%q))\n}\n",
-			n, d, n, target, operand(target), n, d, w.std("errors"), fmt.Sprintf("want %d bytes in base64", s.len))
+		w.printf("%s := %s.Bytes()\nif len(%s) != len(%s) {\n", n, d, n, target)
+		w.refuse(fmt.Sprintf("want %d bytes in base64", s.len))
+		w.printf("copy(%s[:], %s)\n", operand(target), n)
 	case kindRaw:
-		w.printf("%s.JSON = %s.Raw()\n%s.Name = \"\"\nif %s.Err() == nil {\n%s.Fail(%s.Unmarshal(%s.JSON, (*%s)(&%s.Name)))\n}\n",
-			operand(target), d, operand(target), d, d, w.autobus(), operand(target), w.rawType(), operand(target))
+		at := selected(target)
+		if !fresh {
+			w.printf("%s.Name = \"\"\n", at)
+		}
+		w.printf("if %s.JSON = %s.Raw(); %s.Err() == nil {\n%s.Fail(%s.Unmarshal(%s.JSON, (*%s)(&%s.Name)))\n}\n",
+			at, d, d, d, w.autobus(), at, w.rawType(), at)
 	case kindText:
-		w.printf("%s.Fail(%s.UnmarshalText([]byte(%s.String())))\n", d, operand(target), d)
+		w.printf("%s.Fail(%s.UnmarshalText([]byte(%s.String())))\n", d, selected(target), d)
 	case kindOwn, kindStruct:
-		w.zero(s, target)
+		if !fresh { // of a name that comes twice, the last value counts
+			zero := "*new(%s)"
+			if _, ok := s.typ.Underlying().(*types.Struct); ok {
+				zero = "%s{}"
+			}
+			w.printf("%s = "+zero+"\n", target, w.typeName(s.typ))
+		}
 		w.printf("%s.Object(%s)\n", d, address(target))
 	case kindPointer:
-		w.printf("if %s.Null() {\n%s = nil\n} else {\n%s = new(%s)\n", d, target, target, w.typeName(s.elem.typ))
-		w.unmarshalFresh(s.elem, "*"+target, depth)
+		if fresh {
+			w.printf("if !%s.Null() {\n", d)
+		} else {
+			w.printf("if %s.Null() {\n%s = nil\n} else {\n", d, target)
+		}
+		w.printf("%s = new(%s)\n", target, w.typeName(s.elem.typ))
+		w.unmarshal(s.elem, "*"+target, "=", depth, true)
 		w.printf("}\n")
 	case kindSlice:
-		w.unmarshalSlice(s, target, depth)
+		w.unmarshalSlice(s, target, assign, depth)
 	case kindArray:
 		w.unmarshalArray(s, target, depth)
 	case kindMap:
-		w.unmarshalMap(s, target, depth)
+		w.unmarshalMap(s, target, assign, depth)
 	}
-}
-
-// zero makes a variable zero: of a name that comes twice, the last value counts.
-func (w *writer) zero(s *shape, target string) {
-	if _, ok := s.typ.Underlying().(*types.Struct); ok {
-		w.printf("%s = %s{}\n", target, w.typeName(s.typ))
-	} else {
-		w.printf("%s = *new(%s)\n", target, w.typeName(s.typ))
-	}
-}
-
-// unmarshalFresh is unmarshal into a variable that is zero.
-func (w *writer) unmarshalFresh(s *shape, target string, depth int) {
-	if s.kind == kindOwn || s.kind == kindStruct {
-		w.printf("%s.Object(%s)\n", w.decoder, address(target))
-		return
-	}
-	w.unmarshal(s, target, false, depth)
 }
 
 // unquote writes how a bool or number is read from a string.
 func (w *writer) unquote(s *shape, target string) {
 	n, err, strconv := w.local("n", 0), w.local("err", 0), w.std("strconv")
-	parse, basic, want := "", "", wantInteger(s)
+	var parse, basic, want string
 	switch s.kind {
 	case kindBool:
 		parse, basic, want = "ParseBool(%s)", "bool", "want true or false"
 	case kindInt:
-		parse, basic = fmt.Sprintf("ParseInt(%%s, 10, %d)", s.bits), "int64"
+		parse, basic, want = fmt.Sprintf("ParseInt(%%s, 10, %d)", s.bits), "int64", wantInteger(s)
 	case kindUint:
-		parse, basic = fmt.Sprintf("ParseUint(%%s, 10, %d)", s.bits), "uint64"
+		parse, basic, want = fmt.Sprintf("ParseUint(%%s, 10, %d)", s.bits), "uint64", wantInteger(s)
 	case kindFloat:
-		parse, basic, want = fmt.Sprintf("ParseFloat(%%s, %d)", s.bits), "float64", fmt.Sprintf("want a number that fits in %d bits", s.bits)
+		parse, basic, want = fmt.Sprintf("ParseFloat(%%s, %d)", s.bits), "float64", wantFloat(s)
 	}
-	w.printf("%s, %s := %s.%s\nif %s != nil {\n%s.Fail(%s.New(%q))\n}\n%s = %s\n",
-		n, err, strconv, fmt.Sprintf(parse, w.decoder+".String()"), err, w.decoder, w.std("errors"), want+", in a string or not", target, w.as(s, basic, n))
+	w.printf("%s, %s := %s.%s\nif %s != nil {\n", n, err, strconv, fmt.Sprintf(parse, w.decoder+".String()"), err)
+	w.refuse(want + ", in a string or not")
+	w.printf("%s = %s\n", target, w.as(s, basic, n))
 }
 
-func (w *writer) unmarshalSlice(s *shape, target string, depth int) {
-	w.printf("%s = %s{}\nfor range %s.Elems() {\n", target, w.typeName(s.typ), w.decoder)
-	if value := w.read(s.elem); value != "" {
-		w.printf("%s = append(%s, %s)\n}\n", target, target, value)
-		return
-	}
+func (w *writer) unmarshalSlice(s *shape, target, assign string, depth int) {
+	w.printf("%s %s %s{}\nfor range %s.Elems() {\n", target, assign, w.typeName(s.typ), w.decoder)
 	if s.elem.kind == kindStruct { // read where it will be, and not on the heap
 		w.printf("%s = append(%s, %s{})\n", target, target, w.typeName(s.elem.typ))
 		w.printf("%s.Object(&%s[len(%s)-1])\n}\n", w.decoder, operand(target), target)
 		return
 	}
-	elem := w.local("elem", depth)
-	w.printf("var %s %s\n", elem, w.typeName(s.elem.typ))
-	w.unmarshalFresh(s.elem, elem, depth+1)
+	elem := w.read(s.elem)
+	if elem == "" {
+		elem = w.local("elem", depth)
+		w.unmarshal(s.elem, elem, ":=", depth+1, true)
+	}
 	w.printf("%s = append(%s, %s)\n}\n", target, target, elem)
 }
 
 func (w *writer) unmarshalArray(s *shape, target string, depth int) {
 	i, count, d := w.local("i", depth), w.local("count", depth), w.decoder
 	w.printf("%s := 0\nfor %s := range %s.Elems() {\nif %s++; %s > len(%s) {\nbreak\n}\n", count, i, d, count, count, target)
-	w.unmarshal(s.elem, operand(target)+"["+i+"]", false, depth+1)
-	w.printf("}\nif %s != len(%s) {\n%s.Fail(%s.New(%q))\n}\n", count, target, d, w.std("errors"), fmt.Sprintf("want %d elements", s.len))
+	w.unmarshal(s.elem, operand(target)+"["+i+"]", "=", depth+1, false)
+	w.printf("}\nif %s != len(%s) {\n", count, target)
+	w.refuse(fmt.Sprintf("want %d elements", s.len))
 }
 
-func (w *writer) unmarshalMap(s *shape, target string, depth int) {
-	d, key, elem := w.decoder, w.local("key", depth), w.local("elem", depth)
-	w.printf("%s = make(%s)\nfor %s := range %s.Fields() {\n", target, w.typeName(s.typ), key, d)
-	index := key
-	switch s.key.kind {
-	case kindString:
-		index = w.as(s.key, "string", key)
-	default:
-		n, err := w.local("n", depth), w.local("err", depth)
+func (w *writer) unmarshalMap(s *shape, target, assign string, depth int) {
+	d, key := w.decoder, w.local("key", depth)
+	w.printf("%s %s make(%s)\nfor %s := range %s.Fields() {\n", target, assign, w.typeName(s.typ), key, d)
+	if s.key.kind == kindString {
+		key = w.as(s.key, "string", key)
+	} else {
+		number, err := w.local("number", depth), w.local("err", depth)
 		parse, basic := "ParseInt", "int64"
 		if s.key.kind == kindUint {
 			parse, basic = "ParseUint", "uint64"
 		}
-		w.printf("%s, %s := %s.%s(%s, 10, %d)\nif %s != nil {\n%s.Fail(%s.New(%q))\n}\n",
-			n, err, w.std("strconv"), parse, key, s.key.bits, err, d, w.std("errors"), wantInteger(s.key)+" as the name")
-		index = w.as(s.key, basic, n)
+		w.printf("%s, %s := %s.%s(%s, 10, %d)\nif %s != nil {\n", number, err, w.std("strconv"), parse, key, s.key.bits, err)
+		w.refuse(wantInteger(s.key) + " as the name")
+		key = w.as(s.key, basic, number)
 	}
-	if value := w.read(s.elem); value != "" {
-		w.printf("%s[%s] = %s\n}\n", operand(target), index, value)
-		return
+	elem := w.read(s.elem)
+	if elem == "" {
+		elem = w.local("elem", depth)
+		w.unmarshal(s.elem, elem, ":=", depth+1, true)
 	}
-	w.printf("var %s %s\n", elem, w.typeName(s.elem.typ))
-	w.unmarshalFresh(s.elem, elem, depth+1)
-	w.printf("%s[%s] = %s\n}\n", operand(target), index, elem)
+	w.printf("%s[%s] = %s\n}\n", operand(target), key, elem)
 }
 
 // rawType is the name of a type that reads the "type" of an object: after the
@@ -576,8 +622,12 @@ func (w *writer) rawType() string {
 
 // raw declares rawType.
 func (w *writer) raw() {
-	d, key, n := w.local("d", 0), w.local("key", 0), w.local("n", 0)
+	d, key, n, seen, text := w.local("d", 0), w.local("key", 0), w.local("n", 0), w.local("seen", 0), w.local("text", 0)
+	w.decoder = d
 	w.printf("// %s is the name of a nested event's type.\ntype %s string\n\n", w.rawName, w.rawName)
-	w.printf("func (%s *%s) Unmarshal(%s *%s.Decoder) error {\nfor %s := range %s.Fields() {\nif %s == \"type\" {\n*%s = %s(%s.String())\n}\n}\nreturn %s.Err()\n}\n",
-		n, w.rawName, d, w.autobus(), key, d, key, n, w.rawName, d, d)
+	w.printf("func (%s *%s) Unmarshal(%s *%s.Decoder) error {\n%s := false\nfor %s := range %s.Fields() {\nif %s == \"type\" {\n",
+		n, w.rawName, d, w.autobus(), seen, key, d, key)
+	w.printf("%s := %s(%s.String())\nif %s && %s != *%s {\n", text, w.rawName, d, seen, text, n)
+	w.refuse("want one type, have two")
+	w.printf("*%s, %s = %s, true\n}\n}\nreturn %s.Err()\n}\n", n, seen, text, d)
 }

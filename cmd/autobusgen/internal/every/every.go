@@ -97,7 +97,7 @@ type Every struct {
 
 	ByName     map[string]int
 	ByLevel    map[Level]string
-	ByCode     map[uint64]bool
+	ByCode     map[uint64]int8
 	RoomByName map[string]Room
 	RoomByID   map[int]*Room
 	ListByName map[string][]int
@@ -111,10 +111,10 @@ type Every struct {
 
 	Room Room
 	Base
-	base2   base2 `autobus:"-"`
-	hidden  int   `autobus:"hidden"`
-	Renamed int   `autobus:"other_name"`
-	Skipped int   `json:"-"`
+	Changed func() `autobus:"-"`
+	hidden  int    `autobus:"hidden"`
+	Renamed int    `autobus:"other_name"`
+	Skipped int    `json:"-"`
 	_       int
 }
 
@@ -128,8 +128,6 @@ type Base struct {
 type Inner struct {
 	InnerName string `json:"inner_name,omitempty"`
 }
-
-type base2 struct{ f func() }
 
 // Room is nested.
 type Room struct {
@@ -197,3 +195,72 @@ type Options struct {
 
 //autobus:event
 type Nothing struct{}
+
+// Common has what encoding/json reads and writes as autobusgen does, under the
+// same names.
+//
+//autobus:event
+type Common struct {
+	Bool    bool              `json:"bool"`
+	Int     int               `json:"int"`
+	Int8    int8              `json:"int8"`
+	Int16   int16             `json:"int16"`
+	Int32   int32             `json:"int32"`
+	Int64   int64             `json:"int64"`
+	Uint    uint              `json:"uint"`
+	Uint8   uint8             `json:"uint8"`
+	Uint16  uint16            `json:"uint16"`
+	Uint32  uint32            `json:"uint32"`
+	Uint64  uint64            `json:"uint64"`
+	Uintptr uintptr           `json:"uintptr"`
+	Float32 float32           `json:"float32"`
+	Float64 float64           `json:"float64"`
+	String  string            `json:"string"`
+	Bytes   []byte            `json:"bytes"`
+	Blob    Blob              `json:"blob"`
+	Time    time.Time         `json:"time"`
+	Level   Level             `json:"level"`
+	Names   Names             `json:"names"`
+	Grid    Grid              `json:"grid"`
+	Counts  Counts            `json:"counts"`
+	Any     any               `json:"any"`
+	More    map[string]any    `json:"more"`
+	Raw     json.RawMessage   `json:"raw"`
+	Addr    netip.Addr        `json:"addr"`
+	Pointer *int              `json:"pointer"`
+	Point   *Point            `json:"point"`
+	Times   []time.Time       `json:"times"`
+	Points  []Point           `json:"points"`
+	ByLevel map[Level]string  `json:"by_level"`
+	ByName  map[string]*Point `json:"by_name"`
+	Quoted  int               `json:"quoted,string"`
+	Empty   []int             `json:"empty,omitempty"`
+	Point2
+}
+
+// Point is nested.
+type Point struct {
+	X float64 `json:"x"`
+	Y float64 `json:"y"`
+}
+
+// Point2 is embedded.
+type Point2 struct {
+	Z int `json:"z"`
+}
+
+// Reading is what the benchmark writes and reads.
+//
+//autobus:event
+type Reading struct {
+	ID    int
+	Name  string
+	On    bool
+	Value float64
+	Tags  []string
+	Level uint8
+	Worst *Point
+	Track []Point
+	At    time.Time
+	Limit map[string]int
+}

@@ -35,6 +35,49 @@ class _Event(autobus.Event):
         yield from self.model_dump(mode="json").items()
 
 
+class Point(pydantic.BaseModel):
+    x: float
+    y: float
+
+
+class Common(_Event):
+    bool: bool
+    int: int
+    int8: _Int8
+    int16: _Int16
+    int32: _Int32
+    int64: _Int64
+    uint: _UInt64
+    uint8: _UInt8
+    uint16: _UInt16
+    uint32: _UInt32
+    uint64: _UInt64
+    uintptr: _UInt64
+    float32: float
+    float64: float
+    string: str
+    bytes: _Bytes
+    blob: _Bytes
+    time: pydantic.AwareDatetime
+    level: _Int8
+    names: list[str]
+    grid: typing.Annotated[list[typing.Annotated[list[_Int16], pydantic.Field(min_length=3, max_length=3)]], pydantic.Field(min_length=2, max_length=2)]
+    counts: dict[str, _UInt32]
+    any: typing.Any
+    more: dict[str, typing.Any]
+    raw: typing.Any
+    addr: str
+    pointer: typing.Optional[int] = None
+    point: typing.Optional[Point] = None
+    times: list[pydantic.AwareDatetime]
+    points: list[Point]
+    by_level: dict[_Int8, str]
+    by_name: dict[str, typing.Optional[Point]]
+    quoted: int
+    empty: list[int] = []
+    z: int
+
+
 class Door(pydantic.BaseModel):
     open: bool
     type: str
@@ -109,7 +152,7 @@ class Every(_Event):
     documents: list[typing.Any]
     by_name: dict[str, int]
     by_level: dict[_Int8, str]
-    by_code: dict[_UInt64, bool]
+    by_code: dict[_UInt64, _Int8]
     room_by_name: dict[str, Room]
     room_by_id: dict[int, typing.Optional[Room]]
     list_by_name: dict[str, list[int]]
@@ -154,3 +197,16 @@ class EveryOptions(_Event):
 
 class Nothing(autobus.Event):
     pass
+
+
+class Reading(_Event):
+    id: int
+    name: str
+    on: bool
+    value: float
+    tags: list[str]
+    level: _UInt8
+    worst: typing.Optional[Point] = None
+    track: list[Point]
+    at: pydantic.AwareDatetime
+    limit: dict[str, int]

@@ -54,10 +54,10 @@ func (r *Room) Unmarshal(d *autobus.Decoder) error {
 			r.Title = d.String()
 		case "floor":
 			n := d.Int64()
-			r.Floor = int8(n)
 			if n < -128 || n > 127 {
 				d.Fail(errors.New("want an integer from -128 to 127"))
 			}
+			r.Floor = int8(n)
 		case "doors":
 			r.Doors = []Door{}
 			for range d.Elems() {
@@ -183,7 +183,7 @@ func (v Every) Marshal(e *autobus.Encoder) {
 		e.Key("room_pointer").Null()
 	} else {
 		e.Key("room_pointer").BeginObject()
-		(*v.RoomPointer).Marshal(e)
+		v.RoomPointer.Marshal(e)
 		e.EndObject()
 	}
 	if v.OwnPointer == nil {
@@ -194,18 +194,16 @@ func (v Every) Marshal(e *autobus.Encoder) {
 	if v.MapPointer == nil {
 		e.Key("map_pointer").Null()
 	} else {
-		{
-			keys := make([]string, 0, len(*v.MapPointer))
-			for key := range *v.MapPointer {
-				keys = append(keys, key)
-			}
-			slices.Sort(keys)
-			e.Key("map_pointer").BeginObject()
-			for _, key := range keys {
-				e.Key(key).Int((*v.MapPointer)[key])
-			}
-			e.EndObject()
+		keys := make([]string, 0, len(*v.MapPointer))
+		for key := range *v.MapPointer {
+			keys = append(keys, key)
 		}
+		slices.Sort(keys)
+		e.Key("map_pointer").BeginObject()
+		for _, key := range keys {
+			e.Key(key).Int((*v.MapPointer)[key])
+		}
+		e.EndObject()
 	}
 	if v.BytesPointer == nil {
 		e.Key("bytes_pointer").Null()
@@ -333,7 +331,7 @@ func (v Every) Marshal(e *autobus.Encoder) {
 		slices.Sort(keys)
 		e.Key("by_code").BeginObject()
 		for _, key := range keys {
-			e.Key(strconv.FormatUint(key, 10)).Bool(v.ByCode[key])
+			e.Key(strconv.FormatUint(key, 10)).Int64(int64(v.ByCode[key]))
 		}
 		e.EndObject()
 	}
@@ -365,7 +363,7 @@ func (v Every) Marshal(e *autobus.Encoder) {
 				e.Key(strconv.FormatInt(int64(key), 10)).Null()
 			} else {
 				e.Key(strconv.FormatInt(int64(key), 10)).BeginObject()
-				(*elem).Marshal(e)
+				elem.Marshal(e)
 				e.EndObject()
 			}
 		}
@@ -396,24 +394,22 @@ func (v Every) Marshal(e *autobus.Encoder) {
 		e.Key("deep").BeginObject()
 		for _, key := range keys {
 			elem := v.Deep[key]
-			{
-				keys2 := make([]int, 0, len(elem))
-				for key2 := range elem {
-					keys2 = append(keys2, key2)
-				}
-				slices.Sort(keys2)
-				e.Key(key).BeginObject()
-				for _, key2 := range keys2 {
-					e.Key(strconv.FormatInt(int64(key2), 10)).BeginArray()
-					for _, elem3 := range elem[key2] {
-						e.BeginObject()
-						elem3.Marshal(e)
-						e.EndObject()
-					}
-					e.EndArray()
-				}
-				e.EndObject()
+			keys2 := make([]int, 0, len(elem))
+			for key2 := range elem {
+				keys2 = append(keys2, key2)
 			}
+			slices.Sort(keys2)
+			e.Key(key).BeginObject()
+			for _, key2 := range keys2 {
+				e.Key(strconv.FormatInt(int64(key2), 10)).BeginArray()
+				for _, elem3 := range elem[key2] {
+					e.BeginObject()
+					elem3.Marshal(e)
+					e.EndObject()
+				}
+				e.EndArray()
+			}
+			e.EndObject()
 		}
 		e.EndObject()
 	}
@@ -525,62 +521,62 @@ func (v *Every) Unmarshal(d *autobus.Decoder) error {
 			v.Int = d.Int()
 		case "int8":
 			n := d.Int64()
-			v.Int8 = int8(n)
 			if n < -128 || n > 127 {
 				d.Fail(errors.New("want an integer from -128 to 127"))
 			}
+			v.Int8 = int8(n)
 		case "int16":
 			n := d.Int64()
-			v.Int16 = int16(n)
 			if n < -32768 || n > 32767 {
 				d.Fail(errors.New("want an integer from -32768 to 32767"))
 			}
+			v.Int16 = int16(n)
 		case "int32":
 			n := d.Int64()
-			v.Int32 = int32(n)
 			if n < -2147483648 || n > 2147483647 {
 				d.Fail(errors.New("want an integer from -2147483648 to 2147483647"))
 			}
+			v.Int32 = int32(n)
 		case "int64":
 			v.Int64 = d.Int64()
 		case "uint":
 			n := d.Uint64()
-			v.Uint = uint(n)
-			if uint64(v.Uint) != n {
+			if uint64(uint(n)) != n {
 				d.Fail(errors.New("want an integer from 0 to the greatest uint"))
 			}
+			v.Uint = uint(n)
 		case "uint8":
 			n := d.Int64()
-			v.Uint8 = uint8(n)
 			if n < 0 || n > 255 {
 				d.Fail(errors.New("want an integer from 0 to 255"))
 			}
+			v.Uint8 = uint8(n)
 		case "uint16":
 			n := d.Int64()
-			v.Uint16 = uint16(n)
 			if n < 0 || n > 65535 {
 				d.Fail(errors.New("want an integer from 0 to 65535"))
 			}
+			v.Uint16 = uint16(n)
 		case "uint32":
 			n := d.Int64()
-			v.Uint32 = uint32(n)
 			if n < 0 || n > 4294967295 {
 				d.Fail(errors.New("want an integer from 0 to 4294967295"))
 			}
+			v.Uint32 = uint32(n)
 		case "uint64":
 			v.Uint64 = d.Uint64()
 		case "uintptr":
 			n := d.Uint64()
-			v.Uintptr = uintptr(n)
-			if uint64(v.Uintptr) != n {
+			if uint64(uintptr(n)) != n {
 				d.Fail(errors.New("want an integer from 0 to the greatest uint"))
 			}
+			v.Uintptr = uintptr(n)
 		case "float32":
 			n := d.Float64()
-			v.Float32 = float32(n)
-			if math.IsInf(float64(v.Float32), 0) && !math.IsInf(n, 0) {
+			if math.IsInf(float64(float32(n)), 0) && !math.IsInf(n, 0) {
 				d.Fail(errors.New("want a number that fits in 32 bits"))
 			}
+			v.Float32 = float32(n)
 		case "float64":
 			v.Float64 = d.Float64()
 		case "string":
@@ -588,11 +584,11 @@ func (v *Every) Unmarshal(d *autobus.Decoder) error {
 		case "bytes":
 			v.Bytes = d.Bytes()
 		case "digest":
-			if n := d.Bytes(); len(n) == len(v.Digest) {
-				copy(v.Digest[:], n)
-			} else {
+			n := d.Bytes()
+			if len(n) != len(v.Digest) {
 				d.Fail(errors.New("want 4 bytes in base64"))
 			}
+			copy(v.Digest[:], n)
 		case "time":
 			v.Time = d.Time()
 		case "took":
@@ -601,22 +597,22 @@ func (v *Every) Unmarshal(d *autobus.Decoder) error {
 			v.Flag = Flag(d.Bool())
 		case "level":
 			n := d.Int64()
-			v.Level = Level(n)
 			if n < -128 || n > 127 {
 				d.Fail(errors.New("want an integer from -128 to 127"))
 			}
+			v.Level = Level(n)
 		case "code":
 			n := d.Int64()
-			v.Code = Code(n)
 			if n < 0 || n > 65535 {
 				d.Fail(errors.New("want an integer from 0 to 65535"))
 			}
+			v.Code = Code(n)
 		case "ratio":
 			n := d.Float64()
-			v.Ratio = Ratio(n)
-			if math.IsInf(float64(v.Ratio), 0) && !math.IsInf(n, 0) {
+			if math.IsInf(float64(float32(n)), 0) && !math.IsInf(n, 0) {
 				d.Fail(errors.New("want a number that fits in 32 bits"))
 			}
+			v.Ratio = Ratio(n)
 		case "degree":
 			v.Degree = Degree(d.Float64())
 		case "name":
@@ -637,10 +633,10 @@ func (v *Every) Unmarshal(d *autobus.Decoder) error {
 						break
 					}
 					n := d.Int64()
-					v.Grid[i][i2] = int16(n)
 					if n < -32768 || n > 32767 {
 						d.Fail(errors.New("want an integer from -32768 to 32767"))
 					}
+					v.Grid[i][i2] = int16(n)
 				}
 				if count2 != len(v.Grid[i]) {
 					d.Fail(errors.New("want 3 elements"))
@@ -652,13 +648,11 @@ func (v *Every) Unmarshal(d *autobus.Decoder) error {
 		case "counts":
 			v.Counts = make(Counts)
 			for key := range d.Fields() {
-				var elem uint32
 				n := d.Int64()
-				elem = uint32(n)
 				if n < 0 || n > 4294967295 {
 					d.Fail(errors.New("want an integer from 0 to 4294967295"))
 				}
-				v.Counts[Name(key)] = elem
+				v.Counts[Name(key)] = uint32(n)
 			}
 		case "month":
 			v.Month = time.Month(d.Int())
@@ -672,9 +666,8 @@ func (v *Every) Unmarshal(d *autobus.Decoder) error {
 		case "document":
 			v.Document = d.Raw()
 		case "raw":
-			v.Raw.JSON = d.Raw()
 			v.Raw.Name = ""
-			if d.Err() == nil {
+			if v.Raw.JSON = d.Raw(); d.Err() == nil {
 				d.Fail(autobus.Unmarshal(v.Raw.JSON, (*typeOfRawInEvery)(&v.Raw.Name)))
 			}
 		case "own":
@@ -695,10 +688,10 @@ func (v *Every) Unmarshal(d *autobus.Decoder) error {
 			} else {
 				v.LevelPointer = new(Level)
 				n := d.Int64()
-				*v.LevelPointer = Level(n)
 				if n < -128 || n > 127 {
 					d.Fail(errors.New("want an integer from -128 to 127"))
 				}
+				*v.LevelPointer = Level(n)
 			}
 		case "time_pointer":
 			if d.Null() {
@@ -753,11 +746,11 @@ func (v *Every) Unmarshal(d *autobus.Decoder) error {
 				v.BytesPointer = nil
 			} else {
 				v.BytesPointer = new([2]byte)
-				if n := d.Bytes(); len(n) == len(*v.BytesPointer) {
-					copy((*v.BytesPointer)[:], n)
-				} else {
+				n := d.Bytes()
+				if len(n) != len(*v.BytesPointer) {
 					d.Fail(errors.New("want 2 bytes in base64"))
 				}
+				copy((*v.BytesPointer)[:], n)
 			}
 		case "strings":
 			v.Strings = d.Strings()
@@ -769,13 +762,11 @@ func (v *Every) Unmarshal(d *autobus.Decoder) error {
 		case "levels":
 			v.Levels = []Level{}
 			for range d.Elems() {
-				var elem Level
 				n := d.Int64()
-				elem = Level(n)
 				if n < -128 || n > 127 {
 					d.Fail(errors.New("want an integer from -128 to 127"))
 				}
-				v.Levels = append(v.Levels, elem)
+				v.Levels = append(v.Levels, Level(n))
 			}
 		case "times":
 			v.Times = []time.Time{}
@@ -792,9 +783,7 @@ func (v *Every) Unmarshal(d *autobus.Decoder) error {
 			v.Pointers = []*int{}
 			for range d.Elems() {
 				var elem *int
-				if d.Null() {
-					elem = nil
-				} else {
+				if !d.Null() {
 					elem = new(int)
 					*elem = d.Int()
 				}
@@ -851,20 +840,18 @@ func (v *Every) Unmarshal(d *autobus.Decoder) error {
 			v.Digests = [][2]byte{}
 			for range d.Elems() {
 				var elem [2]byte
-				if n := d.Bytes(); len(n) == len(elem) {
-					copy(elem[:], n)
-				} else {
+				n := d.Bytes()
+				if len(n) != len(elem) {
 					d.Fail(errors.New("want 2 bytes in base64"))
 				}
+				copy(elem[:], n)
 				v.Digests = append(v.Digests, elem)
 			}
 		case "raws":
 			v.Raws = []autobus.Raw{}
 			for range d.Elems() {
 				var elem autobus.Raw
-				elem.JSON = d.Raw()
-				elem.Name = ""
-				if d.Err() == nil {
+				if elem.JSON = d.Raw(); d.Err() == nil {
 					d.Fail(autobus.Unmarshal(elem.JSON, (*typeOfRawInEvery)(&elem.Name)))
 				}
 				v.Raws = append(v.Raws, elem)
@@ -882,20 +869,24 @@ func (v *Every) Unmarshal(d *autobus.Decoder) error {
 		case "by_level":
 			v.ByLevel = make(map[Level]string)
 			for key := range d.Fields() {
-				n, err := strconv.ParseInt(key, 10, 8)
+				number, err := strconv.ParseInt(key, 10, 8)
 				if err != nil {
 					d.Fail(errors.New("want an integer from -128 to 127 as the name"))
 				}
-				v.ByLevel[Level(n)] = d.String()
+				v.ByLevel[Level(number)] = d.String()
 			}
 		case "by_code":
-			v.ByCode = make(map[uint64]bool)
+			v.ByCode = make(map[uint64]int8)
 			for key := range d.Fields() {
-				n, err := strconv.ParseUint(key, 10, 64)
+				number, err := strconv.ParseUint(key, 10, 64)
 				if err != nil {
 					d.Fail(errors.New("want an integer from 0 to 18446744073709551615 as the name"))
 				}
-				v.ByCode[n] = d.Bool()
+				n := d.Int64()
+				if n < -128 || n > 127 {
+					d.Fail(errors.New("want an integer from -128 to 127"))
+				}
+				v.ByCode[number] = int8(n)
 			}
 		case "room_by_name":
 			v.RoomByName = make(map[string]Room)
@@ -907,24 +898,21 @@ func (v *Every) Unmarshal(d *autobus.Decoder) error {
 		case "room_by_id":
 			v.RoomByID = make(map[int]*Room)
 			for key := range d.Fields() {
-				n, err := strconv.ParseInt(key, 10, 0)
+				number, err := strconv.ParseInt(key, 10, 0)
 				if err != nil {
 					d.Fail(errors.New("want an integer that fits in an int as the name"))
 				}
 				var elem *Room
-				if d.Null() {
-					elem = nil
-				} else {
+				if !d.Null() {
 					elem = new(Room)
 					d.Object(elem)
 				}
-				v.RoomByID[int(n)] = elem
+				v.RoomByID[int(number)] = elem
 			}
 		case "list_by_name":
 			v.ListByName = make(map[string][]int)
 			for key := range d.Fields() {
-				var elem []int
-				elem = []int{}
+				elem := []int{}
 				for range d.Elems() {
 					elem = append(elem, d.Int())
 				}
@@ -933,20 +921,18 @@ func (v *Every) Unmarshal(d *autobus.Decoder) error {
 		case "deep":
 			v.Deep = make(map[string]map[int][]Room)
 			for key := range d.Fields() {
-				var elem map[int][]Room
-				elem = make(map[int][]Room)
+				elem := make(map[int][]Room)
 				for key2 := range d.Fields() {
-					n2, err2 := strconv.ParseInt(key2, 10, 0)
+					number2, err2 := strconv.ParseInt(key2, 10, 0)
 					if err2 != nil {
 						d.Fail(errors.New("want an integer that fits in an int as the name"))
 					}
-					var elem2 []Room
-					elem2 = []Room{}
+					elem2 := []Room{}
 					for range d.Elems() {
 						elem2 = append(elem2, Room{})
 						d.Object(&elem2[len(elem2)-1])
 					}
-					elem[int(n2)] = elem2
+					elem[int(number2)] = elem2
 				}
 				v.Deep[key] = elem
 			}
@@ -968,11 +954,11 @@ func (v *Every) Unmarshal(d *autobus.Decoder) error {
 			v.HashByName = make(map[string][2]byte)
 			for key := range d.Fields() {
 				var elem [2]byte
-				if n := d.Bytes(); len(n) == len(elem) {
-					copy(elem[:], n)
-				} else {
+				n := d.Bytes()
+				if len(n) != len(elem) {
 					d.Fail(errors.New("want 2 bytes in base64"))
 				}
+				copy(elem[:], n)
 				v.HashByName[key] = elem
 			}
 		case "json_by_name":
@@ -984,9 +970,7 @@ func (v *Every) Unmarshal(d *autobus.Decoder) error {
 			v.RawByName = make(map[string]autobus.Raw)
 			for key := range d.Fields() {
 				var elem autobus.Raw
-				elem.JSON = d.Raw()
-				elem.Name = ""
-				if d.Err() == nil {
+				if elem.JSON = d.Raw(); d.Err() == nil {
 					d.Fail(autobus.Unmarshal(elem.JSON, (*typeOfRawInEvery)(&elem.Name)))
 				}
 				v.RawByName[key] = elem
@@ -1058,27 +1042,21 @@ func (o Options) Marshal(e *autobus.Encoder) {
 		e.Key("some_words").Strings(o.SomeWords)
 	}
 	if len(o.SomeMap) > 0 {
-		{
-			keys := make([]string, 0, len(o.SomeMap))
-			for key := range o.SomeMap {
-				keys = append(keys, key)
-			}
-			slices.Sort(keys)
-			e.Key("some_map").BeginObject()
-			for _, key := range keys {
-				e.Key(key).Int(o.SomeMap[key])
-			}
-			e.EndObject()
+		keys := make([]string, 0, len(o.SomeMap))
+		for key := range o.SomeMap {
+			keys = append(keys, key)
 		}
+		slices.Sort(keys)
+		e.Key("some_map").BeginObject()
+		for _, key := range keys {
+			e.Key(key).Int(o.SomeMap[key])
+		}
+		e.EndObject()
 	}
 	if o.SomeRoom != nil {
-		if o.SomeRoom == nil {
-			e.Key("some_room").Null()
-		} else {
-			e.Key("some_room").BeginObject()
-			(*o.SomeRoom).Marshal(e)
-			e.EndObject()
-		}
+		e.Key("some_room").BeginObject()
+		o.SomeRoom.Marshal(e)
+		e.EndObject()
 	}
 	e.Key("quoted_bool").String(strconv.FormatBool(o.QuotedBool))
 	e.Key("quoted_int").String(strconv.FormatInt(int64(o.QuotedInt), 10))
@@ -1112,10 +1090,10 @@ func (o *Options) Unmarshal(d *autobus.Decoder) error {
 			o.SomeBool = d.Bool()
 		case "some_int":
 			n := d.Int64()
-			o.SomeInt = int16(n)
 			if n < -32768 || n > 32767 {
 				d.Fail(errors.New("want an integer from -32768 to 32767"))
 			}
+			o.SomeInt = int16(n)
 		case "some_float":
 			o.SomeFloat = d.Float64()
 		case "some_string":
@@ -1176,10 +1154,10 @@ func (o *Options) Unmarshal(d *autobus.Decoder) error {
 				o.QuotedInt8 = int8(n)
 			} else {
 				n := d.Int64()
-				o.QuotedInt8 = int8(n)
 				if n < -128 || n > 127 {
 					d.Fail(errors.New("want an integer from -128 to 127"))
 				}
+				o.QuotedInt8 = int8(n)
 			}
 		case "quoted_int64":
 			if d.Kind() == autobus.KindString {
@@ -1200,10 +1178,10 @@ func (o *Options) Unmarshal(d *autobus.Decoder) error {
 				o.QuotedUint = uint(n)
 			} else {
 				n := d.Uint64()
-				o.QuotedUint = uint(n)
-				if uint64(o.QuotedUint) != n {
+				if uint64(uint(n)) != n {
 					d.Fail(errors.New("want an integer from 0 to the greatest uint"))
 				}
+				o.QuotedUint = uint(n)
 			}
 		case "quoted_uint64":
 			if d.Kind() == autobus.KindString {
@@ -1224,10 +1202,10 @@ func (o *Options) Unmarshal(d *autobus.Decoder) error {
 				o.QuotedFloat32 = float32(n)
 			} else {
 				n := d.Float64()
-				o.QuotedFloat32 = float32(n)
-				if math.IsInf(float64(o.QuotedFloat32), 0) && !math.IsInf(n, 0) {
+				if math.IsInf(float64(float32(n)), 0) && !math.IsInf(n, 0) {
 					d.Fail(errors.New("want a number that fits in 32 bits"))
 				}
+				o.QuotedFloat32 = float32(n)
 			}
 		case "quoted_float64":
 			if d.Kind() == autobus.KindString {
@@ -1242,10 +1220,10 @@ func (o *Options) Unmarshal(d *autobus.Decoder) error {
 		}
 	}
 	if !seen[0] {
-		d.Fail(errors.New("the required field \"id\" is missing"))
+		d.Fail(errors.New(`the required field "id" is missing`))
 	}
 	if !seen[1] {
-		d.Fail(errors.New("the required field \"parent\" is missing"))
+		d.Fail(errors.New(`the required field "parent" is missing`))
 	}
 	return d.Err()
 }
@@ -1263,13 +1241,451 @@ func (*Nothing) Unmarshal(d *autobus.Decoder) error {
 	return d.Err()
 }
 
+// Marshal writes the fields.
+func (p Point) Marshal(e *autobus.Encoder) {
+	e.Key("x").Float64(p.X)
+	e.Key("y").Float64(p.Y)
+}
+
+// Unmarshal reads the fields, and passes over others.
+func (p *Point) Unmarshal(d *autobus.Decoder) error {
+	for field := range d.Fields() {
+		switch field {
+		case "x":
+			p.X = d.Float64()
+		case "y":
+			p.Y = d.Float64()
+		}
+	}
+	return d.Err()
+}
+
+// Type returns the name of the event type.
+func (Common) Type() string { return "Common" }
+
+// Marshal writes the fields.
+func (c Common) Marshal(e *autobus.Encoder) {
+	e.Key("bool").Bool(c.Bool)
+	e.Key("int").Int(c.Int)
+	e.Key("int8").Int64(int64(c.Int8))
+	e.Key("int16").Int64(int64(c.Int16))
+	e.Key("int32").Int64(int64(c.Int32))
+	e.Key("int64").Int64(c.Int64)
+	e.Key("uint").Uint64(uint64(c.Uint))
+	e.Key("uint8").Uint64(uint64(c.Uint8))
+	e.Key("uint16").Uint64(uint64(c.Uint16))
+	e.Key("uint32").Uint64(uint64(c.Uint32))
+	e.Key("uint64").Uint64(c.Uint64)
+	e.Key("uintptr").Uint64(uint64(c.Uintptr))
+	e.Key("float32").Float64(float64(c.Float32))
+	e.Key("float64").Float64(c.Float64)
+	e.Key("string").String(c.String)
+	e.Key("bytes").Bytes(c.Bytes)
+	e.Key("blob").Bytes(c.Blob)
+	e.Key("time").Time(c.Time)
+	e.Key("level").Int64(int64(c.Level))
+	e.Key("names").Strings(c.Names)
+	e.Key("grid").BeginArray()
+	for _, elem := range c.Grid {
+		e.BeginArray()
+		for _, elem2 := range elem {
+			e.Int64(int64(elem2))
+		}
+		e.EndArray()
+	}
+	e.EndArray()
+	{
+		keys := make([]Name, 0, len(c.Counts))
+		for key := range c.Counts {
+			keys = append(keys, key)
+		}
+		slices.Sort(keys)
+		e.Key("counts").BeginObject()
+		for _, key := range keys {
+			e.Key(string(key)).Uint64(uint64(c.Counts[key]))
+		}
+		e.EndObject()
+	}
+	e.Key("any").Any(c.Any)
+	{
+		keys := make([]string, 0, len(c.More))
+		for key := range c.More {
+			keys = append(keys, key)
+		}
+		slices.Sort(keys)
+		e.Key("more").BeginObject()
+		for _, key := range keys {
+			e.Key(key).Any(c.More[key])
+		}
+		e.EndObject()
+	}
+	if len(c.Raw) == 0 {
+		e.Key("raw").Null()
+	} else {
+		e.Key("raw").Raw(c.Raw)
+	}
+	if text, err := c.Addr.MarshalText(); err != nil {
+		e.Fail(err)
+	} else {
+		e.Key("addr").String(string(text))
+	}
+	if c.Pointer == nil {
+		e.Key("pointer").Null()
+	} else {
+		e.Key("pointer").Int(*c.Pointer)
+	}
+	if c.Point == nil {
+		e.Key("point").Null()
+	} else {
+		e.Key("point").BeginObject()
+		c.Point.Marshal(e)
+		e.EndObject()
+	}
+	e.Key("times").BeginArray()
+	for _, elem := range c.Times {
+		e.Time(elem)
+	}
+	e.EndArray()
+	e.Key("points").BeginArray()
+	for _, elem := range c.Points {
+		e.BeginObject()
+		elem.Marshal(e)
+		e.EndObject()
+	}
+	e.EndArray()
+	{
+		keys := make([]Level, 0, len(c.ByLevel))
+		for key := range c.ByLevel {
+			keys = append(keys, key)
+		}
+		slices.Sort(keys)
+		e.Key("by_level").BeginObject()
+		for _, key := range keys {
+			e.Key(strconv.FormatInt(int64(key), 10)).String(c.ByLevel[key])
+		}
+		e.EndObject()
+	}
+	{
+		keys := make([]string, 0, len(c.ByName))
+		for key := range c.ByName {
+			keys = append(keys, key)
+		}
+		slices.Sort(keys)
+		e.Key("by_name").BeginObject()
+		for _, key := range keys {
+			elem := c.ByName[key]
+			if elem == nil {
+				e.Key(key).Null()
+			} else {
+				e.Key(key).BeginObject()
+				elem.Marshal(e)
+				e.EndObject()
+			}
+		}
+		e.EndObject()
+	}
+	e.Key("quoted").String(strconv.FormatInt(int64(c.Quoted), 10))
+	if len(c.Empty) > 0 {
+		e.Key("empty").BeginArray()
+		for _, elem := range c.Empty {
+			e.Int(elem)
+		}
+		e.EndArray()
+	}
+	e.Key("z").Int(c.Point2.Z)
+}
+
+// Unmarshal reads the fields, and passes over others.
+func (c *Common) Unmarshal(d *autobus.Decoder) error {
+	for field := range d.Fields() {
+		switch field {
+		case "bool":
+			c.Bool = d.Bool()
+		case "int":
+			c.Int = d.Int()
+		case "int8":
+			n := d.Int64()
+			if n < -128 || n > 127 {
+				d.Fail(errors.New("want an integer from -128 to 127"))
+			}
+			c.Int8 = int8(n)
+		case "int16":
+			n := d.Int64()
+			if n < -32768 || n > 32767 {
+				d.Fail(errors.New("want an integer from -32768 to 32767"))
+			}
+			c.Int16 = int16(n)
+		case "int32":
+			n := d.Int64()
+			if n < -2147483648 || n > 2147483647 {
+				d.Fail(errors.New("want an integer from -2147483648 to 2147483647"))
+			}
+			c.Int32 = int32(n)
+		case "int64":
+			c.Int64 = d.Int64()
+		case "uint":
+			n := d.Uint64()
+			if uint64(uint(n)) != n {
+				d.Fail(errors.New("want an integer from 0 to the greatest uint"))
+			}
+			c.Uint = uint(n)
+		case "uint8":
+			n := d.Int64()
+			if n < 0 || n > 255 {
+				d.Fail(errors.New("want an integer from 0 to 255"))
+			}
+			c.Uint8 = uint8(n)
+		case "uint16":
+			n := d.Int64()
+			if n < 0 || n > 65535 {
+				d.Fail(errors.New("want an integer from 0 to 65535"))
+			}
+			c.Uint16 = uint16(n)
+		case "uint32":
+			n := d.Int64()
+			if n < 0 || n > 4294967295 {
+				d.Fail(errors.New("want an integer from 0 to 4294967295"))
+			}
+			c.Uint32 = uint32(n)
+		case "uint64":
+			c.Uint64 = d.Uint64()
+		case "uintptr":
+			n := d.Uint64()
+			if uint64(uintptr(n)) != n {
+				d.Fail(errors.New("want an integer from 0 to the greatest uint"))
+			}
+			c.Uintptr = uintptr(n)
+		case "float32":
+			n := d.Float64()
+			if math.IsInf(float64(float32(n)), 0) && !math.IsInf(n, 0) {
+				d.Fail(errors.New("want a number that fits in 32 bits"))
+			}
+			c.Float32 = float32(n)
+		case "float64":
+			c.Float64 = d.Float64()
+		case "string":
+			c.String = d.String()
+		case "bytes":
+			c.Bytes = d.Bytes()
+		case "blob":
+			c.Blob = d.Bytes()
+		case "time":
+			c.Time = d.Time()
+		case "level":
+			n := d.Int64()
+			if n < -128 || n > 127 {
+				d.Fail(errors.New("want an integer from -128 to 127"))
+			}
+			c.Level = Level(n)
+		case "names":
+			c.Names = d.Strings()
+		case "grid":
+			count := 0
+			for i := range d.Elems() {
+				if count++; count > len(c.Grid) {
+					break
+				}
+				count2 := 0
+				for i2 := range d.Elems() {
+					if count2++; count2 > len(c.Grid[i]) {
+						break
+					}
+					n := d.Int64()
+					if n < -32768 || n > 32767 {
+						d.Fail(errors.New("want an integer from -32768 to 32767"))
+					}
+					c.Grid[i][i2] = int16(n)
+				}
+				if count2 != len(c.Grid[i]) {
+					d.Fail(errors.New("want 3 elements"))
+				}
+			}
+			if count != len(c.Grid) {
+				d.Fail(errors.New("want 2 elements"))
+			}
+		case "counts":
+			c.Counts = make(Counts)
+			for key := range d.Fields() {
+				n := d.Int64()
+				if n < 0 || n > 4294967295 {
+					d.Fail(errors.New("want an integer from 0 to 4294967295"))
+				}
+				c.Counts[Name(key)] = uint32(n)
+			}
+		case "any":
+			c.Any = d.Any()
+		case "more":
+			c.More = make(map[string]any)
+			for key := range d.Fields() {
+				c.More[key] = d.Any()
+			}
+		case "raw":
+			c.Raw = d.Raw()
+		case "addr":
+			d.Fail(c.Addr.UnmarshalText([]byte(d.String())))
+		case "pointer":
+			if d.Null() {
+				c.Pointer = nil
+			} else {
+				c.Pointer = new(int)
+				*c.Pointer = d.Int()
+			}
+		case "point":
+			if d.Null() {
+				c.Point = nil
+			} else {
+				c.Point = new(Point)
+				d.Object(c.Point)
+			}
+		case "times":
+			c.Times = []time.Time{}
+			for range d.Elems() {
+				c.Times = append(c.Times, d.Time())
+			}
+		case "points":
+			c.Points = []Point{}
+			for range d.Elems() {
+				c.Points = append(c.Points, Point{})
+				d.Object(&c.Points[len(c.Points)-1])
+			}
+		case "by_level":
+			c.ByLevel = make(map[Level]string)
+			for key := range d.Fields() {
+				number, err := strconv.ParseInt(key, 10, 8)
+				if err != nil {
+					d.Fail(errors.New("want an integer from -128 to 127 as the name"))
+				}
+				c.ByLevel[Level(number)] = d.String()
+			}
+		case "by_name":
+			c.ByName = make(map[string]*Point)
+			for key := range d.Fields() {
+				var elem *Point
+				if !d.Null() {
+					elem = new(Point)
+					d.Object(elem)
+				}
+				c.ByName[key] = elem
+			}
+		case "quoted":
+			if d.Kind() == autobus.KindString {
+				n, err := strconv.ParseInt(d.String(), 10, 0)
+				if err != nil {
+					d.Fail(errors.New("want an integer that fits in an int, in a string or not"))
+				}
+				c.Quoted = int(n)
+			} else {
+				c.Quoted = d.Int()
+			}
+		case "empty":
+			c.Empty = []int{}
+			for range d.Elems() {
+				c.Empty = append(c.Empty, d.Int())
+			}
+		case "z":
+			c.Point2.Z = d.Int()
+		}
+	}
+	return d.Err()
+}
+
+// Type returns the name of the event type.
+func (Reading) Type() string { return "Reading" }
+
+// Marshal writes the fields.
+func (r Reading) Marshal(e *autobus.Encoder) {
+	e.Key("id").Int(r.ID)
+	e.Key("name").String(r.Name)
+	e.Key("on").Bool(r.On)
+	e.Key("value").Float64(r.Value)
+	e.Key("tags").Strings(r.Tags)
+	e.Key("level").Uint64(uint64(r.Level))
+	if r.Worst == nil {
+		e.Key("worst").Null()
+	} else {
+		e.Key("worst").BeginObject()
+		r.Worst.Marshal(e)
+		e.EndObject()
+	}
+	e.Key("track").BeginArray()
+	for _, elem := range r.Track {
+		e.BeginObject()
+		elem.Marshal(e)
+		e.EndObject()
+	}
+	e.EndArray()
+	e.Key("at").Time(r.At)
+	{
+		keys := make([]string, 0, len(r.Limit))
+		for key := range r.Limit {
+			keys = append(keys, key)
+		}
+		slices.Sort(keys)
+		e.Key("limit").BeginObject()
+		for _, key := range keys {
+			e.Key(key).Int(r.Limit[key])
+		}
+		e.EndObject()
+	}
+}
+
+// Unmarshal reads the fields, and passes over others.
+func (r *Reading) Unmarshal(d *autobus.Decoder) error {
+	for field := range d.Fields() {
+		switch field {
+		case "id":
+			r.ID = d.Int()
+		case "name":
+			r.Name = d.String()
+		case "on":
+			r.On = d.Bool()
+		case "value":
+			r.Value = d.Float64()
+		case "tags":
+			r.Tags = d.Strings()
+		case "level":
+			n := d.Int64()
+			if n < 0 || n > 255 {
+				d.Fail(errors.New("want an integer from 0 to 255"))
+			}
+			r.Level = uint8(n)
+		case "worst":
+			if d.Null() {
+				r.Worst = nil
+			} else {
+				r.Worst = new(Point)
+				d.Object(r.Worst)
+			}
+		case "track":
+			r.Track = []Point{}
+			for range d.Elems() {
+				r.Track = append(r.Track, Point{})
+				d.Object(&r.Track[len(r.Track)-1])
+			}
+		case "at":
+			r.At = d.Time()
+		case "limit":
+			r.Limit = make(map[string]int)
+			for key := range d.Fields() {
+				r.Limit[key] = d.Int()
+			}
+		}
+	}
+	return d.Err()
+}
+
 // typeOfRawInEvery is the name of a nested event's type.
 type typeOfRawInEvery string
 
 func (n *typeOfRawInEvery) Unmarshal(d *autobus.Decoder) error {
+	seen := false
 	for key := range d.Fields() {
 		if key == "type" {
-			*n = typeOfRawInEvery(d.String())
+			text := typeOfRawInEvery(d.String())
+			if seen && text != *n {
+				d.Fail(errors.New("want one type, have two"))
+			}
+			*n, seen = text, true
 		}
 	}
 	return d.Err()

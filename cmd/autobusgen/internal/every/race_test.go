@@ -1,0 +1,5 @@
+//go:build race
+
+package every
+
+const raceEnabled = true
