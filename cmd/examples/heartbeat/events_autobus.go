@@ -34,10 +34,10 @@ func (b *Beat) Unmarshal(d *autobus.Decoder) error {
 		}
 	}
 	if !seen[0] {
-		d.Fail(errors.New("the required field \"name\" is missing"))
+		d.Fail(errors.New(`the required field "name" is missing`))
 	}
 	if !seen[1] {
-		d.Fail(errors.New("the required field \"next\" is missing"))
+		d.Fail(errors.New(`the required field "next" is missing`))
 	}
 	return d.Err()
 }

@@ -33,7 +33,7 @@ func (r *Reading) Unmarshal(d *autobus.Decoder) error {
 		}
 	}
 	if !seen[0] {
-		d.Fail(errors.New("the required field \"device\" is missing"))
+		d.Fail(errors.New(`the required field "device" is missing`))
 	}
 	return d.Err()
 }

@@ -30,7 +30,7 @@ func (v *Note) Unmarshal(d *autobus.Decoder) error {
 		}
 	}
 	if !seen[0] {
-		d.Fail(errors.New("the required field \"text\" is missing"))
+		d.Fail(errors.New(`the required field "text" is missing`))
 	}
 	return d.Err()
 }

@@ -32,10 +32,10 @@ func (t *Text) Unmarshal(d *autobus.Decoder) error {
 		}
 	}
 	if !seen[0] {
-		d.Fail(errors.New("the required field \"id\" is missing"))
+		d.Fail(errors.New(`the required field "id" is missing`))
 	}
 	if !seen[1] {
-		d.Fail(errors.New("the required field \"text\" is missing"))
+		d.Fail(errors.New(`the required field "text" is missing`))
 	}
 	return d.Err()
 }
@@ -76,7 +76,7 @@ func (c *Count) Unmarshal(d *autobus.Decoder) error {
 		}
 	}
 	if !seen[0] {
-		d.Fail(errors.New("the required field \"id\" is missing"))
+		d.Fail(errors.New(`the required field "id" is missing`))
 	}
 	return d.Err()
 }
