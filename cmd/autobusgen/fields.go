@@ -266,7 +266,7 @@ func (u *unit) readFields(s *structure, st *types.Struct, path string) {
 		}
 		if v.Embedded() && t.name == "" {
 			if inner := u.promoted(v.Type()); inner != nil {
-				if t.omitempty || t.required || t.quoted {
+				if t.omitempty || t.required || t.quoted || t.raw {
 					fail("its fields stand among those around them, and options are for each of them: give it a name in its tag, or put the options there")
 					continue
 				}
@@ -296,6 +296,13 @@ func (u *unit) readFields(s *structure, st *types.Struct, path string) {
 		if f.shape == nil {
 			u.incomplete = true
 			continue
+		}
+		if t.raw {
+			if f.shape.kind != kindBytes {
+				fail("the option raw is for JSON text in a []byte, and not for %s: remove it", f.shape.what())
+				continue
+			}
+			f.shape.kind = kindJSON
 		}
 		f.omitempty, f.required, f.quoted = t.omitempty, t.required, t.quoted
 		switch {
@@ -348,6 +355,7 @@ func (u *unit) embedProblem(t types.Type) string {
 type tag struct {
 	name                              string
 	skip, omitempty, required, quoted bool
+	raw                               bool
 	fromJSON                          bool
 }
 
@@ -387,10 +395,12 @@ func parseTag(text string) (t tag, problem string) {
 			t.required = true
 		case option == "string":
 			t.quoted = true
+		case option == "raw" && key == "autobus":
+			t.raw = true
 		case key == "json":
 			return t, fmt.Sprintf("the option %q of its json tag isn't known here, where omitempty and string are: add an autobus tag, which counts instead", option)
 		default:
-			return t, fmt.Sprintf("the option %q of its tag isn't known: there are omitempty, required and string", option)
+			return t, fmt.Sprintf("the option %q of its tag isn't known: there are omitempty, required, string and raw", option)
 		}
 	}
 	return t, ""

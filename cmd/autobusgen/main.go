@@ -59,6 +59,7 @@
 //	time.Duration                 1.5: seconds           timedelta
 //	any                           whatever it is         Any
 //	json.RawMessage               as it stands           Any
+//	[]byte with option raw        as it stands           Any
 //	autobus.Raw                   {"type": …, …}         dict[str, Any]
 //	*T                            null, or T             Optional[T]
 //	[]T                           […]; nil is []         list[T]
@@ -91,6 +92,7 @@
 //	autobus:",omitempty"   left out if false, 0, "", nil, empty or the zero time
 //	autobus:",required"    an event without the field is refused
 //	autobus:",string"      a bool or number, written in a string; both are read
+//	autobus:",raw"         a []byte that holds JSON, which is sent as it stands
 //	autobus:"-"            left out, always
 //
 // Where there is no autobus tag, json:"name,omitempty" and json:"-" mean the

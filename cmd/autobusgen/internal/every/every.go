@@ -65,6 +65,7 @@ type Every struct {
 	Any      any
 	More     map[string]any
 	Document json.RawMessage
+	Text     []byte `autobus:",raw"`
 	Raw      autobus.Raw
 	Own      Own
 	Addr     netip.Addr
@@ -180,6 +181,7 @@ type Options struct {
 	SomeAny    any            `autobus:",omitempty"`
 	SomeList   []int          `autobus:",omitempty"`
 	SomeWords  []string       `autobus:",omitempty"`
+	SomeText   []byte         `autobus:",raw,omitempty"`
 	SomeMap    map[string]int `autobus:",omitempty"`
 	SomeRoom   *Room          `autobus:",omitempty"`
 

@@ -123,6 +123,7 @@ class Every(_Event):
     any: typing.Any
     more: dict[str, typing.Any]
     document: typing.Any
+    text: typing.Any
     raw: dict[str, typing.Any]
     own: dict[str, typing.Any]
     addr: str
@@ -183,6 +184,7 @@ class EveryOptions(_Event):
     some_any: typing.Any = None
     some_list: list[int] = []
     some_words: list[str] = []
+    some_text: typing.Any = None
     some_map: dict[str, int] = {}
     some_room: typing.Optional[Room] = None
     quoted_bool: bool

@@ -141,6 +141,11 @@ func (v Every) Marshal(e *autobus.Encoder) {
 	} else {
 		e.Key("document").Raw(v.Document)
 	}
+	if len(v.Text) == 0 {
+		e.Key("text").Null()
+	} else {
+		e.Key("text").Raw(v.Text)
+	}
 	e.Key("raw").BeginObject().Key("type").String(v.Raw.Name)
 	v.Raw.Marshal(e)
 	e.EndObject()
@@ -665,6 +670,8 @@ func (v *Every) Unmarshal(d *autobus.Decoder) error {
 			}
 		case "document":
 			v.Document = d.Raw()
+		case "text":
+			v.Text = d.Raw()
 		case "raw":
 			v.Raw.Name = ""
 			if v.Raw.JSON = d.Raw(); d.Err() == nil {
@@ -1041,6 +1048,13 @@ func (o Options) Marshal(e *autobus.Encoder) {
 	if len(o.SomeWords) > 0 {
 		e.Key("some_words").Strings(o.SomeWords)
 	}
+	if len(o.SomeText) > 0 {
+		if len(o.SomeText) == 0 {
+			e.Key("some_text").Null()
+		} else {
+			e.Key("some_text").Raw(o.SomeText)
+		}
+	}
 	if len(o.SomeMap) > 0 {
 		keys := make([]string, 0, len(o.SomeMap))
 		for key := range o.SomeMap {
@@ -1113,6 +1127,8 @@ func (o *Options) Unmarshal(d *autobus.Decoder) error {
 			}
 		case "some_words":
 			o.SomeWords = d.Strings()
+		case "some_text":
+			o.SomeText = d.Raw()
 		case "some_map":
 			o.SomeMap = make(map[string]int)
 			for key := range d.Fields() {

@@ -102,7 +102,7 @@ func TestInteropPython(t *testing.T) {
 			ID: 1, SomeBytes: []byte{0, 255, 254}, SomeTook: -24*time.Hour + time.Microsecond,
 			SomeTime: time.Date(2026, 1, 2, 1, 4, 5, 6000, time.UTC),
 			SomeRoom: &Room{"hall", -128, []Door{{true, "oak"}}}, SomeMap: one, SomeAny: []any{int64(1), 2.5, nil},
-			SomeList: []int{}, SomeWords: []string{}, QuotedBool: true, QuotedInt: -7, QuotedInt8: 127,
+			SomeList: []int{}, SomeWords: []string{}, SomeText: []byte("null"), QuotedBool: true, QuotedInt: -7, QuotedInt8: 127,
 			QuotedInt64: math.MinInt64, QuotedUint: math.MaxUint, QuotedFloat32: 0.5, QuotedFloat64: math.Inf(1),
 		},
 		Reading{

@@ -70,6 +70,7 @@ type Tags struct {
 	Quoted3   []int     `autobus:",string"`
 	Bytes     [2]byte   `autobus:",omitempty"`
 	Invalid   int       `autobus:"\xff"`
+	RawText   string    `autobus:",raw"`
 }
 
 // Raw is autobus's.
