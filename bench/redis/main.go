@@ -27,6 +27,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/autobus-go/autobus/bench/row"
 )
 
 const channel = "autobus::Bench"
@@ -37,6 +39,7 @@ func main() {
 	events := flag.Int("events", 300_000, "events of 100 bytes in a run; a third of them of 1 KiB")
 	paced := flag.Int("paced", 3000, "events, 1000 a second, in a run for latency")
 	only := flag.String("only", "", "contenders, as in autobus,raw; default: all")
+	sizes := flag.String("sizes", "100,1024", "bytes of an event")
 	role := flag.String("role", "", "for the processes that this one starts")
 	addr := flag.String("addr", "", "a server that runs already")
 	profile := flag.String("profile", "", "a folder for CPU profiles of autobus's two sides")
@@ -58,7 +61,9 @@ func main() {
 	}
 	fmt.Printf("%s, %s/%s, %d cores, redis-server %s; medians of %d runs\n",
 		runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), serverVersion(*addr), *rounds)
-	for _, size := range []int{100, 1024} {
+	for text := range strings.SplitSeq(*sizes, ",") {
+		size, err := strconv.Atoi(text)
+		check(err)
 		n := *events
 		if size > 100 {
 			n /= 3
@@ -76,6 +81,35 @@ func main() {
 			}
 		}
 		table(size, n, chosen, results, latencies)
+		report(size, chosen, results, latencies)
+	}
+}
+
+// report has the table of all benchmarks show ours beside each other one.
+func report(size int, chosen []contender, results, latencies [][]result) {
+	if chosen[0].name != "autobus" {
+		return
+	}
+	allocs := func(r result) float64 { return r.Published.allocs() }
+	for _, m := range []struct {
+		what, unit string
+		more       bool
+		from       [][]result
+		of         func(result) float64
+	}{
+		{"publish and hear", "events/s", true, results, func(r result) float64 { return r.Heard.rate() }},
+		{"publisher's CPU", "ns/event", false, results, func(r result) float64 { return r.Published.cpu() }},
+		{"subscriber's CPU", "ns/event", false, results, func(r result) float64 { return r.Heard.cpu() }},
+		{"p50 at 1000/s", "us", false, latencies, func(r result) float64 { return float64(r.Heard.P50) / 1e3 }},
+		{"p99 at 1000/s", "us", false, latencies, func(r result) float64 { return float64(r.Heard.P99) / 1e3 }},
+	} {
+		for i, c := range chosen[1:] {
+			row.Add(row.Row{
+				Part: "redis", What: fmt.Sprintf("%d B: %s", size, m.what), Unit: m.unit, More: m.more,
+				Ours: median(m.from[0], m.of), Peer: c.name, Theirs: median(m.from[i+1], m.of),
+				Allocs: fmt.Sprintf("%.2f, %.2f", median(results[0], allocs), median(results[i+1], allocs)),
+			})
+		}
 	}
 }
 

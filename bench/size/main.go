@@ -23,6 +23,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/autobus-go/autobus/bench/row"
 )
 
 // A program is what is measured.
@@ -55,6 +57,9 @@ func main() {
 			packages, modules := programs[0].deps(target, tags)
 			fmt.Printf("%-14s %-6s %10.0f %10.0f %10.0f %8.2f %9.2f %9d %9d\n", target, tags,
 				sizes[0], sizes[1], sizes[2], sizes[0]/sizes[1], sizes[0]/sizes[2], packages, modules)
+			for i, p := range programs[1:] {
+				row.Add(row.Row{Part: "size", What: strings.TrimSpace(target + " " + tags), Unit: "bytes", Ours: sizes[0], Peer: p.name, Theirs: sizes[i+1]})
+			}
 		}
 	}
 
@@ -76,6 +81,10 @@ func main() {
 		fmt.Printf("%-14s %12.0f %12.1f\n", p.name, median(resident[i]), median(began[i]))
 	}
 	fmt.Printf("%-14s %12.2f %12.2f\n", "of bare", median(resident[0])/median(resident[1]), median(began[0])/median(began[1]))
+	for i, p := range programs[1:] {
+		row.Add(row.Row{Part: "size", What: "resident, idle", Unit: "KiB", Ours: median(resident[0]), Peer: p.name, Theirs: median(resident[i+1])})
+		row.Add(row.Row{Part: "size", What: "start, until it hears itself", Unit: "ms", Ours: median(began[0]), Peer: p.name, Theirs: median(began[i+1])})
+	}
 }
 
 // build builds p and returns its size.
