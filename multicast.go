@@ -1221,17 +1221,14 @@ func appendHex(dst []byte, v uint64) []byte {
 // reason.
 type copies struct {
 	seed        maphash.Seed
-	recent, old map[uint64]struct{}
+	recent, old *[2 * maxRecent]uint64 // hash tables; 0: free
+	count       int                    // in recent
 }
 
 const maxRecent = 4096
 
 func newCopies() copies {
-	return copies{
-		seed:   maphash.MakeSeed(),
-		recent: make(map[uint64]struct{}, maxRecent),
-		old:    make(map[uint64]struct{}, maxRecent),
-	}
+	return copies{seed: maphash.MakeSeed(), recent: new([2 * maxRecent]uint64), old: new([2 * maxRecent]uint64)}
 }
 
 // seen notes e, and tells whether it had before.
@@ -1247,19 +1244,33 @@ func (c *copies) seen(e *envelope) bool {
 	h.Write(numbers[:])
 	h.Write(e.channel)
 	h.Write(e.data)
-	id := h.Sum64()
-	if _, ok := c.recent[id]; ok {
+	id := max(1, h.Sum64())
+	if *slot(c.old, id) == id {
 		return true
 	}
-	if _, ok := c.old[id]; ok {
+	free := slot(c.recent, id)
+	if *free == id {
 		return true
 	}
-	if len(c.recent) == maxRecent {
+	if c.count == maxRecent {
 		c.recent, c.old = c.old, c.recent
-		clear(c.recent)
+		clear(c.recent[:])
+		c.count = 0
+		free = slot(c.recent, id)
 	}
-	c.recent[id] = struct{}{}
+	*free = id
+	c.count++
 	return false
+}
+
+// slot returns where id is in the table, or is to be. Half of the table is
+// free, so that it is found after a step or two.
+func slot(table *[2 * maxRecent]uint64, id uint64) *uint64 {
+	for i := id; ; i++ {
+		if at := &table[i%uint64(len(table))]; *at == id || *at == 0 {
+			return at
+		}
+	}
 }
 
 // sources counts the messages that gaps in each source's seq show to be lost.
