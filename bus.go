@@ -514,9 +514,20 @@ func (b *Bus) enqueue(name string, enc *Encoder) error {
 	}
 	o := &b.out
 	payload := o.lock(enc)
+	wake, err := b.put(name, payload, limit)
+	if wake { // after unlocking, or the writer would wait for that next
+		o.wake <- struct{}{}
+	}
+	return err
+}
+
+// put puts a message into the outbox, which is locked, unlocks that, and tells
+// whether the writer is to be woken.
+func (b *Bus) put(name string, payload []byte, limit int) (wake bool, err error) {
+	o := &b.out
 	defer o.mu.Unlock()
 	if o.closed {
-		return ErrStopped
+		return false, ErrStopped
 	}
 	sized := payload // or something as long as its token
 	if !o.started {
@@ -531,20 +542,20 @@ func (b *Bus) enqueue(name string, enc *Encoder) error {
 	}
 	if o.size != nil {
 		if size, limit := o.size(o.channel(name), sized); size > limit {
-			return &failure{
+			return false, &failure{
 				text:  "event " + name + " takes " + strconv.Itoa(size) + " bytes, and the transport at most " + strconv.Itoa(limit),
 				cause: ErrTooLarge,
 			}
 		}
 	}
 	if len(sized) > limit {
-		return &failure{
+		return false, &failure{
 			text:  "event " + name + " has " + strconv.Itoa(len(sized)) + " bytes, and the whole backlog " + strconv.Itoa(limit),
 			cause: ErrTooLarge,
 		}
 	}
 	if o.bytes+len(sized) > limit {
-		return &failure{
+		return false, &failure{
 			text:  "event " + name + " has " + strconv.Itoa(len(sized)) + " bytes, and " + strconv.Itoa(o.bytes) + " of at most " + strconv.Itoa(limit) + " are unsent",
 			cause: ErrBacklog,
 		}
@@ -553,11 +564,9 @@ func (b *Bus) enqueue(name string, enc *Encoder) error {
 	growth := len(sized) - len(payload)
 	o.growth += growth
 	o.bytes += growth
-	if o.idle {
-		o.idle = false
-		o.wake <- struct{}{}
-	}
-	return nil
+	wake = o.idle
+	o.idle = false
+	return wake, nil
 }
 
 // lock locks o.mu, and returns the payload of what enc holds: sealed, if the
@@ -1348,8 +1357,8 @@ func (s *Subscription) push(ctx context.Context, session *session, m message) {
 			stop()
 		}
 	}
-	defer s.mu.Unlock()
 	if s.gone {
+		s.mu.Unlock()
 		if waited {
 			s.bus.discarded[abandoned].Add(1)
 		}
@@ -1364,9 +1373,13 @@ func (s *Subscription) push(ctx context.Context, session *session, m message) {
 	s.queue[(s.head+s.count)&(len(s.queue)-1)] = m
 	s.count++
 	s.bytes += m.size()
-	if s.running < s.concurrency {
+	begin := s.running < s.concurrency
+	if begin {
 		s.running++
 		s.bus.workers.Add(1)
+	}
+	s.mu.Unlock()
+	if begin { // after unlocking, or it would wait for that first
 		go s.work()
 	}
 }

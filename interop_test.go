@@ -84,6 +84,33 @@ func testInteropWire(t *testing.T, url string) {
 	python.stop()
 }
 
+// What leaves in one batch, Python hears event by event: those of before Start
+// go out together, padded to one length where that pays.
+func TestInteropBatch(t *testing.T) {
+	url := ownURL(t)
+	python := newPython(t)
+	python.subscribe("", "Ping")
+	python.start(url)
+	b := &Bus{URL: url, Logger: noWarnings{t}}
+	texts := make([]string, 100)
+	for i := range texts {
+		texts[i] = fmt.Sprintf(`{"i":%d,"text":"%s"}`, i, strings.Repeat(`é\"😀 `, i*i%50))
+		publish(t, b, Raw{Name: "Ping", JSON: []byte(texts[i])})
+	}
+	if err := b.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range texts {
+		if _, name, fields := python.next(); name != "Ping" || !reflect.DeepEqual(fields, canon(t, text)) {
+			t.Fatalf("Python got %s %v, want %s", name, fields, text)
+		}
+	}
+	python.stop()
+	if err := b.Stop(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 // Generated events: every JSON type, each way, a batch at a time.
 func TestInteropGenerated(t *testing.T) { overTransports(t, testInteropGenerated) }
 

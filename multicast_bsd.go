@@ -133,7 +133,7 @@ func setCard(fd uintptr, group netip.Addr, c card) error {
 }
 
 // readBuffer returns what SetReadBuffer was granted.
-func readBuffer(fd uintptr) (int, error) {
+func readBuffer(fd uintptr, _ int) (int, error) {
 	return syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF)
 }
 

@@ -1,11 +1,13 @@
 package autobus
 
 import (
+	"encoding/binary"
 	"errors"
 	"net"
 	"net/netip"
 	"os"
 	"syscall"
+	"time"
 )
 
 // Options that package syscall lacks on most architectures. Without them, a
@@ -124,9 +126,13 @@ func setCard(fd uintptr, group netip.Addr, c card) error {
 }
 
 // readBuffer returns what SetReadBuffer was granted: the kernel keeps twice
-// that, for its own use (socket(7), SO_RCVBUF).
-func readBuffer(fd uintptr) (int, error) {
+// that, for its own use (socket(7), SO_RCVBUF). Root gets what it asked for
+// all the same.
+func readBuffer(fd uintptr, asked int) (int, error) {
 	n, err := syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF)
+	if err == nil && n/2 < asked && syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUFFORCE, asked) == nil {
+		n, err = syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF)
+	}
 	return n / 2, err
 }
 
@@ -135,3 +141,153 @@ func isNoRoute(err error) bool {
 }
 
 func isQueueFull(err error) bool { return errors.Is(err, syscall.ENOBUFS) }
+
+// Many datagrams at once: UDP_SEGMENT and UDP_GRO of linux/udp.h, as socket
+// options and as control messages (cmsg(3)).
+const (
+	udpSegment = 103 // 4.18
+	udpGRO     = 104 // 5.0
+
+	// maxControl has room for the control messages that are asked for: an
+	// int32 of UDP_GRO and a uint32 of SO_RXQ_OVFL, each behind a header.
+	maxControl = 64
+)
+
+// batchKernel is the first Linux that cuts a batch up right for a socket of
+// the same host that doesn't ask for batches, as Python's. Those since 5.0
+// spoil the checksums of it.
+var batchKernel = [2]int{5, 6}
+
+// receiveBatches has the socket receive many datagrams at once, and tell how
+// many were dropped. A system that does can send so, too.
+func receiveBatches(fd uintptr) error {
+	if v := kernel(); v[0] < batchKernel[0] || v[0] == batchKernel[0] && v[1] < batchKernel[1] {
+		return syscall.ENOPROTOOPT
+	}
+	if err := tryBatch(); err != nil {
+		return err
+	}
+	// What it counts is only for the log.
+	_ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RXQ_OVFL, 1)
+	return setGRO(fd)
+}
+
+func setGRO(fd uintptr) error {
+	return os.NewSyscallError("setsockopt UDP_GRO", syscall.SetsockoptInt(int(fd), syscall.IPPROTO_UDP, udpGRO, 1))
+}
+
+// tryBatch sends itself a batch: what stands between us and Linux (qemu-user,
+// a sandbox) may take the control messages and spoil or drop them.
+func tryBatch() error {
+	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if err := control(conn, setGRO); err != nil {
+		return err
+	}
+	const batch, segment = "two datagrams", 10
+	to := conn.LocalAddr().(*net.UDPAddr).AddrPort()
+	if _, _, err := conn.WriteMsgUDPAddrPort([]byte(batch), appendSegmentSize(nil, segment), to); err != nil {
+		return err
+	}
+	if err := conn.SetReadDeadline(time.Now().Add(writeStep)); err != nil {
+		return err
+	}
+	var buf [2 * len(batch)]byte
+	var oob [maxControl]byte
+	n, oobn, _, _, err := conn.ReadMsgUDPAddrPort(buf[:], oob[:])
+	if err == nil && (string(buf[:n]) != batch || parseControls(oob[:oobn]).segment != segment) {
+		err = errors.New("batches of datagrams don't come through as they were sent")
+	}
+	return err
+}
+
+// kernel returns the version of Linux, major and minor.
+func kernel() (v [2]int) {
+	var name syscall.Utsname
+	if syscall.Uname(&name) != nil {
+		return v
+	}
+	i := 0
+	for _, c := range name.Release {
+		switch {
+		case c >= '0' && c <= '9':
+			v[i] = 10*v[i] + int(c-'0')
+		case c == '.' && i == 0:
+			i = 1
+		default:
+			return v
+		}
+	}
+	return v
+}
+
+// appendSegmentSize appends the control message that has a send cut into
+// datagrams of n bytes: struct cmsghdr, whose first field is a size_t, and a
+// uint16, padded to a whole number of size_t.
+func appendSegmentSize(dst []byte, n int) []byte {
+	if syscall.SizeofCmsghdr == 16 {
+		dst = binary.NativeEndian.AppendUint64(dst, uint64(syscall.CmsgLen(2)))
+	} else {
+		dst = binary.NativeEndian.AppendUint32(dst, uint32(syscall.CmsgLen(2)))
+	}
+	dst = binary.NativeEndian.AppendUint32(dst, syscall.IPPROTO_UDP)
+	dst = binary.NativeEndian.AppendUint32(dst, udpSegment)
+	dst = binary.NativeEndian.AppendUint16(dst, uint16(n))
+	return append(dst, make([]byte, syscall.CmsgSpace(2)-syscall.CmsgLen(2))...)
+}
+
+// parseControls reads control messages. Those it doesn't know it skips.
+func parseControls(b []byte) (c controls) {
+	for len(b) >= syscall.SizeofCmsghdr {
+		size := uint64(binary.NativeEndian.Uint32(b))
+		at := 4
+		if syscall.SizeofCmsghdr == 16 {
+			size, at = binary.NativeEndian.Uint64(b), 8
+		}
+		if size < syscall.SizeofCmsghdr || size > uint64(len(b)) {
+			break
+		}
+		level, typ := binary.NativeEndian.Uint32(b[at:]), binary.NativeEndian.Uint32(b[at+4:])
+		if data := b[syscall.SizeofCmsghdr:size]; len(data) >= 4 {
+			switch value := binary.NativeEndian.Uint32(data); {
+			case level == syscall.IPPROTO_UDP && typ == udpGRO:
+				c.segment = int(min(value, maxSend))
+			case level == syscall.SOL_SOCKET && typ == syscall.SO_RXQ_OVFL:
+				c.dropped = value
+			}
+		}
+		b = b[min(len(b), syscall.CmsgSpace(int(size)-syscall.SizeofCmsghdr)):]
+	}
+	return c
+}
+
+// isRefused tells whether the kernel takes no batch on that way: the interface
+// can't do checksums (EIO), the size doesn't suit the route (EINVAL, and
+// EMSGSIZE in new versions), or something between us and Linux doesn't know it.
+func isRefused(err error) bool {
+	return isAny(err, syscall.EIO, syscall.EINVAL, syscall.EMSGSIZE, syscall.EOPNOTSUPP, syscall.ENOPROTOOPT)
+}
+
+// routeMTU returns the most bytes of a packet that the routing table's way to
+// the group takes, 0 if it has none.
+func routeMTU(to netip.AddrPort) (mtu int) {
+	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(to))
+	if err != nil {
+		return 0
+	}
+	defer conn.Close()
+	level, option := syscall.IPPROTO_IP, syscall.IP_MTU
+	if to.Addr().Is6() {
+		level, option = syscall.IPPROTO_IPV6, syscall.IPV6_MTU
+	}
+	if err := control(conn, func(fd uintptr) (err error) {
+		mtu, err = syscall.GetsockoptInt(int(fd), level, option)
+		return err
+	}); err != nil {
+		return 0
+	}
+	return mtu
+}

@@ -41,6 +41,6 @@ func setSending(_ uintptr, _ netip.Addr, ttl int, loopback bool) error {
 }
 
 func setCard(uintptr, netip.Addr, card) error { return errNotSetHere }
-func readBuffer(uintptr) (int, error)         { return 0, errNotSetHere }
+func readBuffer(uintptr, int) (int, error)    { return 0, errNotSetHere }
 func isNoRoute(error) bool                    { return false }
 func isQueueFull(error) bool                  { return false }

@@ -25,6 +25,7 @@ import (
 //
 //	start URL    start a transport
 //	send TEXT    send TEXT
+//	batch TEXTS  send what stands between bars, A|B|C, at once
 //	stats        say what the transport has counted
 //
 // and writes a line for each of them, for each message it hears, and for what
@@ -47,6 +48,12 @@ func hostProgram() int {
 			}, say)
 		case "send":
 			_, err = m.Send(context.Background(), []Message{{"c", []byte(rest)}})
+		case "batch":
+			var messages []Message
+			for text := range strings.SplitSeq(rest, "|") {
+				messages = append(messages, Message{"c", []byte(text)})
+			}
+			_, err = m.Send(context.Background(), messages)
 		case "stats":
 			var s Stats
 			m.AddStats(&s)
@@ -330,11 +337,11 @@ func (p *program) reaches(others ...*program) {
 	}
 }
 
-// once checks that what p says is heard by the others exactly once, also when
-// as many copies as given have come.
+// once checks that what p says, one by one and in a batch, is heard by the
+// others exactly once, also when as many copies as given have come.
 func (p *program) once(copies int, others ...*program) {
 	p.t.Helper()
-	texts := make([]string, 5)
+	texts := make([]string, 10)
 	var from []int
 	var before []int
 	for _, other := range others {
@@ -343,8 +350,11 @@ func (p *program) once(copies int, others ...*program) {
 	}
 	for i := range texts {
 		texts[i] = fmt.Sprint("once ", hostsMade.Add(1), " ", strings.Repeat("x", 100*i))
-		p.do("send " + texts[i])
+		if i < 5 {
+			p.do("send " + texts[i])
+		}
 	}
+	p.do("batch " + strings.Join(texts[5:], "|"))
 	for i, other := range others {
 		for _, text := range texts {
 			other.wait(from[i], "heard "+text)
@@ -622,5 +632,39 @@ func TestHostsIPv6(t *testing.T) {
 		pa, pb := run(t, a, url), run(t, b, url)
 		pa.reaches(pb, pa)
 		pb.reaches(pa, pb)
+	}
+}
+
+// A batch on a link with larger packets than usual, and on one with smaller
+// ones: none of it is split, and none is lost.
+func TestHostsWithOddLinks(t *testing.T) {
+	needHosts(t)
+	for net, mtu := range []string{"9000", "600"} {
+		for _, route := range []bool{true, false} {
+			a, b := newHost(t), newHost(t)
+			cable(t, a, "card0", b, "card0", net)
+			on(t, a, "link set card0 mtu "+mtu)
+			on(t, b, "link set card0 mtu "+mtu)
+			if route {
+				on(t, a, fmt.Sprintf("route add default via 10.0.%d.2", net))
+			}
+			pa, pb := run(t, a, hostsURL), run(t, b, hostsURL)
+			pa.reaches(pb)
+			var texts []string
+			for i := range 100 {
+				texts = append(texts, fmt.Sprint("odd ", i, " ", strings.Repeat("x", 7*i)))
+			}
+			from := pb.count()
+			pa.do("batch " + strings.Join(texts, "|"))
+			pb.wait(from, "heard "+texts[99])
+			for i, got := range pb.since(from, "heard odd") {
+				if i >= len(texts) || got != "heard "+texts[i] {
+					t.Fatalf("heard %.20q as number %d", got, i)
+				}
+			}
+			if refused := pa.since(0, "log autobus: the system refuses"); len(refused) > 0 {
+				t.Error(refused)
+			}
+		}
 	}
 }
