@@ -31,6 +31,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/autobus-go/autobus/bench/row"
 )
 
 //go:embed peers
@@ -91,6 +93,7 @@ func main() {
 			}
 		}
 		table(ttl, chosen, best, slow)
+		report(ttl, chosen, best, slow)
 	}
 }
 
@@ -280,6 +283,30 @@ func table(ttl int, chosen []contender, best, slow [][]result) {
 			time.Duration(median(slow[i], func(r result) float64 { return float64(r.p50) })).Round(time.Microsecond),
 			time.Duration(median(slow[i], func(r result) float64 { return float64(r.p99) })).Round(time.Microsecond),
 			fmt.Sprintf("%.0f %.0f", least.rate, most.rate))
+	}
+}
+
+// report has the table of all benchmarks show ours beside each other one.
+func report(ttl int, chosen []contender, best, slow [][]result) {
+	if chosen[0].name != "autobus" {
+		return
+	}
+	for _, m := range []struct {
+		what, unit string
+		more       bool
+		from       [][]result
+		of         func(result) float64
+	}{
+		{"highest rate without loss", "events/s", true, best, func(r result) float64 { return r.rate }},
+		{"p50 at 1000/s", "us", false, slow, func(r result) float64 { return float64(r.p50) / 1e3 }},
+	} {
+		for i, c := range chosen[1:] {
+			row.Add(row.Row{
+				Part: "udp", What: fmt.Sprintf("TTL %d: %s", ttl, m.what), Unit: m.unit, More: m.more,
+				Ours: median(m.from[0], m.of), Peer: c.name, Theirs: median(m.from[i+1], m.of),
+				Allocs: fmt.Sprintf("%.3f", median(best[0], func(r result) float64 { return r.allocs })),
+			})
+		}
 	}
 }
 
