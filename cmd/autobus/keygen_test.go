@@ -100,7 +100,7 @@ func TestKeygenErrors(t *testing.T) {
 		{[]string{"keygen", "-passphrase", "-salt", "x"}, "", exitUsage, "there is no passphrase on standard input"},
 		{[]string{"keygen", "-passphrase", "-salt", "x"}, "\n", exitError, "the passphrase is empty"},
 		{[]string{"keygen", "-namespace", "x"}, "", exitUsage, "there is no flag -namespace here; there are -passphrase, -salt"},
-		{[]string{"-verbose", "sub"}, "", exitUsage, "there is no flag -verbose here; there are -url, -namespace, -key, -key-file, -n, -for, -passphrase, -salt\n"},
+		{[]string{"-verbose", "sub"}, "", exitUsage, "there is no flag -verbose here; there are -url, -namespace, -key, -key-file, -for, -n, -passphrase, -salt\n"},
 		{[]string{"sub", "-keyfile", "x"}, "", exitUsage, "there is no flag -keyfile here; did you mean -key-file?"},
 		{[]string{"sub", "-passphrase"}, "", exitUsage, "there is no flag -passphrase here"},
 		{[]string{"demo", "-key", "x"}, "", exitUsage, "there is no flag -key here"},

@@ -53,7 +53,7 @@ type tool struct {
 	stderr io.Writer
 
 	url       string
-	urlFrom   string // where url was given: "-url", "AUTOBUS_URL" or ""
+	urlFrom   string // where url was given: "-url", "$AUTOBUS_URL" or ""
 	namespace string
 	count     int           // sub's -n; 0: no limit
 	period    time.Duration // sub's -for; 0: no limit
@@ -83,7 +83,7 @@ var commands []command
 func init() {
 	commands = []command{
 		{name: "demo", usage: "demo", does: "watch two processes exchange events on this machine", flags: busFlags, run: (*tool).demo},
-		{name: "pub", usage: "pub TYPE [JSON]", does: "publish an event, or one for each line of standard input", flags: slices.Concat(busFlags, keyFlags), run: (*tool).pub},
+		{name: "pub", usage: "pub TYPE [JSON]", does: "publish an event, or one for each line of standard input", flags: slices.Concat(busFlags, keyFlags, []string{"for"}), run: (*tool).pub},
 		{name: "sub", usage: "sub [TYPE ...]", does: "show events as they come: of these types, or of all", flags: slices.Concat(busFlags, keyFlags, []string{"n", "for"}), run: (*tool).sub},
 		{name: "keygen", usage: "keygen", does: "make a key for an encrypted bus: a random one, or that of a passphrase", flags: []string{"passphrase", "salt"}, run: (*tool).keygen},
 		{name: "version", usage: "version", does: "print the version", flags: busFlags, run: (*tool).version},
@@ -142,7 +142,7 @@ func (t *tool) main(args []string) int {
 func (t *tool) dispatch(ctx context.Context, args []string) error {
 	t.url = autobus.DefaultURL
 	if url := os.Getenv("AUTOBUS_URL"); url != "" {
-		t.url, t.urlFrom = url, "AUTOBUS_URL"
+		t.url, t.urlFrom = url, "$AUTOBUS_URL"
 	}
 	t.namespace = os.Getenv("AUTOBUS_NAMESPACE")
 
@@ -376,7 +376,7 @@ func (t *tool) help(_ context.Context, args []string) error {
 				fmt.Fprintf(t.stdout, "  %-18s %s\n", c.usage, c.does)
 			}
 		}
-		fmt.Fprint(t.stdout, "\n", helpFlags, helpBusFlags, "\n", helpExit)
+		fmt.Fprint(t.stdout, "\n", helpFlags, helpBusFlags, "  ...                and those of a command: autobus help COMMAND\n\n", helpExit)
 		return nil
 	}
 	for _, c := range commands {
@@ -393,6 +393,8 @@ func (t *tool) help(_ context.Context, args []string) error {
 			}
 			if slices.Contains(c.flags, "n") {
 				fmt.Fprint(t.stdout, helpSubFlags)
+			} else if slices.Contains(c.flags, "for") {
+				fmt.Fprint(t.stdout, helpPubFlags)
 			}
 			return nil
 		}
@@ -419,6 +421,10 @@ const helpSubFlags = `  -n COUNT           end after this many events
   -for TIME          end after this time, as 10s or 1h30m
 `
 
+const helpPubFlags = `  -for TIME          give up after this time, as 10s: a Redis server that can't be
+                     reached is otherwise waited for
+`
+
 const helpExit = `The exit status is 0, 1 when something failed, or 2 for a mistake on the
 command line or in the URL. Ctrl-C (or SIGTERM) ends every command in good
 order, sub and pub with status 0, demo with 1; a second one kills it.
@@ -428,7 +434,8 @@ var helpFor = map[string]string{
 	"demo": `The program starts itself a second time. One process publishes Ping, the other
 hears it and publishes Pong, and both say so. It ends within 5 seconds, with
 status 0 if events crossed, or with advice and status 1 if none did. Ctrl-C
-ends it early, with status 1. The namespace is "demo", if none is given.
+ends it early, with status 1. The namespace is "demo", if none is given. It is
+in plaintext, with or without $AUTOBUS_KEY.
 `,
 	"pub": `It publishes one event of the type and ends when it is sent:
 
@@ -456,8 +463,8 @@ At a line that can't be published it stops, says which, and ends with status 1;
 the lines before it are published. Ctrl-C ends it with status 0 once those
 that were read are sent, or with status 1 if one could not be published.
 `,
-	"sub": `It shows every event of these types, or of all, until Ctrl-C. On a terminal a
-line has the time, the type and the JSON; characters that could change what the
+	"sub": `It shows every event of these types, or of all, until Ctrl-C. A type is a whole
+name, not a pattern. On a terminal a line has the time, the type and the JSON; characters that could change what the
 terminal shows are escaped. In a pipe or file a line is a JSON object:
 
   {"time":"2026-01-02T15:04:05.123456789Z","channel":"autobus::Ping","type":"Ping","event":{"type":"Ping","id":1}}

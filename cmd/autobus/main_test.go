@@ -135,6 +135,19 @@ func events(t *testing.T, lines []string) (list []string) {
 	return list
 }
 
+// TestPubFor gives up on a server that isn't there.
+func TestPubFor(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close() // nobody else listens there now
+	code, stdout, stderr := call("", "pub", "Ping", "-for", "300ms", "-url", "redis://"+l.Addr().String())
+	if code != exitError || stdout != "" || !strings.Contains(stderr, "nothing was sent within 300ms: redis: not connected") {
+		t.Errorf("status %d, output %q, errors %q", code, stdout, stderr)
+	}
+}
+
 func TestUsageErrors(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "ev.jsonl")
 	if err := os.WriteFile(file, nil, 0o666); err != nil {
@@ -158,7 +171,7 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"sub", "--name-space", "x"}, "", "did you mean -namespace?"},
 		{[]string{"sub", "-frobnicate"}, "", "there are -url, -namespace, -key, -key-file, -n, -for"},
 		{[]string{"pub", "-n", "3", "Ping"}, "", "there is no flag -n here"},
-		{[]string{"-for", "3s", "pub", "Ping"}, "", "there is no flag -for here"},
+		{[]string{"-n", "3", "pub", "Ping"}, "", "there is no flag -n here"},
 		{[]string{"sub", "-url"}, "", "-url needs a value"},
 		{[]string{"sub", "-url="}, "", "-url is empty"},
 		{[]string{"sub", "-n"}, "", "-n needs a value"},
@@ -235,7 +248,7 @@ func TestURLOrigin(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{"sub"}, `autobus: AUTOBUS_URL: URL scheme "gopher" is unknown`},
+		{[]string{"sub"}, `autobus: $AUTOBUS_URL: URL scheme "gopher" is unknown`},
 		{[]string{"sub", "-url", "ftp://x"}, `autobus: -url: URL scheme "ftp" is unknown`},
 	} {
 		if code, _, stderr := call("", c.args...); code != exitUsage || !strings.HasPrefix(stderr, c.want) {

@@ -83,8 +83,16 @@ func isStream(v any) bool {
 
 // publish starts a bus, publishes on it, and stops it when all is sent.
 func (t *tool) publish(ctx context.Context, send func(bus *autobus.Bus) error) error {
+	if t.period > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, t.period)
+		defer cancel()
+	}
 	bus := t.bus()
 	if err := t.start(ctx, bus); err != nil {
+		if ctx.Err() == context.DeadlineExceeded {
+			err = fmt.Errorf("autobus: nothing was sent within %v: %s", t.period, strings.TrimPrefix(err.Error(), "autobus: "))
+		}
 		return err
 	}
 	t.started()

@@ -42,12 +42,11 @@ func run(ctx context.Context, from, to *autobus.Bus) error {
 	from.SubscribeRaw("*", func(_ context.Context, e autobus.Raw) error {
 		return to.Publish(e)
 	})
-	// First the one that sends, and last the one that sends: what has been
-	// received is carried over.
-	if err := to.Start(ctx); err != nil {
-		return err
-	}
+	// What comes before the other one is connected waits in its backlog.
 	err := from.Start(ctx)
+	if err == nil {
+		err = to.Start(ctx)
+	}
 	if err == nil {
 		log.Print("carrying events")
 		<-ctx.Done()
@@ -55,8 +54,7 @@ func run(ctx context.Context, from, to *autobus.Bus) error {
 
 	grace, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	err = errors.Join(err, from.Stop(grace), to.Stop(grace))
-	heard, said := from.Stats(), to.Stats()
-	log.Printf("%d events came, %d went on", heard.Received, said.Sent)
+	err = errors.Join(err, from.Stop(grace), to.Stop(grace)) // what has been received is carried over
+	log.Printf("carried %d of %d events", to.Stats().Sent, from.Stats().Received)
 	return err
 }

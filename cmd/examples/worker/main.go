@@ -1,9 +1,11 @@
 // Worker is a service in Go with a worker in Python, on an encrypted bus on
 // Redis. The service reads a text a line, the worker counts its words.
 //
+// In this folder, with the Python package autobus[all]:
+//
 //	export AUTOBUS_URL=redis://localhost:6379 AUTOBUS_KEY=$(autobus keygen)
 //	python3 worker.py &
-//	echo 'to be or not to be' | worker
+//	echo 'to be or not to be' | go run .
 //
 // The events' Python classes, in events.py, are generated with their methods.
 // A second worker would do the same work again: a bus isn't a queue.
@@ -84,6 +86,7 @@ func ask(ctx context.Context, bus *autobus.Bus, answers <-chan Count, text Text)
 					return answer, nil
 				}
 			case <-again.C:
+				log.Print("no answer yet: is worker.py running?")
 				waiting = false
 			case <-ctx.Done():
 				return Count{}, ctx.Err()
