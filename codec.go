@@ -863,16 +863,19 @@ func (d *Decoder) String() string {
 func (d *Decoder) quoted() (s string, ok bool) {
 	start := d.at + 1
 	rest := d.text[start:]
-	n := 0
+	var w uint64
 	if len(rest) >= 8 {
-		n = bits.TrailingZeros64(odd(load(rest, 0))) / 8
+		w = load(rest, 0)
+	} else {
+		w = loadShort(rest)
 	}
+	n := bits.TrailingZeros64(odd(w)) / 8
 	if n == 8 {
 		// isPlain is fast, but has to know where the string ends.
 		if n = strings.IndexByte(rest, '"'); n < 8 || !isPlain(rest[:n]) {
 			return d.oddQuoted()
 		}
-	} else if rest[n] != '"' {
+	} else if n == len(rest) || rest[n] != '"' {
 		return d.oddQuoted()
 	}
 	d.at = start + n + 1
@@ -882,6 +885,14 @@ func (d *Decoder) quoted() (s string, ok bool) {
 // oddQuoted is quoted for a string that isn't plain ASCII.
 func (d *Decoder) oddQuoted() (s string, ok bool) {
 	start := d.at + 1
+	if i := asciiRun(d.text, start); i < len(d.text) && d.text[i] == '\\' {
+		rest, n, ascii := d.text[start:], 0, false
+		d.scratch, n, ascii = appendUnescaped(d.scratch[:0], rest)
+		if n < len(rest) && rest[n] == '"' && (ascii || utf8.Valid(d.scratch)) {
+			d.at = start + n + 1
+			return string(d.scratch), true
+		}
+	}
 	end, escaped, problem := scanString(d.text, d.at)
 	if !d.end(end, problem) {
 		return "", false
@@ -1167,7 +1178,12 @@ func (d *Decoder) more(bracket byte, comma bool) bool {
 	if d.err != nil {
 		return false
 	}
-	i := skipSpace(d.text, d.at)
+	i := d.at
+	if comma && i+1 < len(d.text) && d.text[i] == ',' && d.text[i+1] > ' ' {
+		d.at = i + 1
+		return true
+	}
+	i = skipSpace(d.text, i)
 	switch {
 	case i >= len(d.text):
 		d.fail(i, endless)
@@ -1326,19 +1342,13 @@ func scanString[S text](s S, i int) (end int, escaped bool, problem string) {
 
 // escapeLen returns the length of the escape at i, 0 if it is none.
 func escapeLen[S text](s S, i int) int {
-	if i+1 >= len(s) {
-		return 0
+	if i+6 <= len(s) && s[i+1] == 'u' && hex4(s[i+2:]) < noHex {
+		return 6
 	}
-	if c := s[i+1]; c != 'u' {
-		if unescaped[c] == 0 {
-			return 0
-		}
+	if i+2 <= len(s) && unescaped[s[i+1]] != 0 {
 		return 2
 	}
-	if i+6 > len(s) || hex4(s[i+2:]) >= noHex {
-		return 0
-	}
-	return 6
+	return 0
 }
 
 // hex4 returns the number that four hexadecimal digits make, noHex or more if
@@ -1366,19 +1376,35 @@ var hexDigit = func() (t [256]rune) {
 
 // appendUnquoted appends what the inside of a string, scanned before, stands for.
 func appendUnquoted[S text](dst []byte, s S) []byte {
-	for i := 0; ; {
+	dst, _, _ = appendUnescaped(dst, s)
+	return dst
+}
+
+// appendUnescaped appends what the inside of a string stands for, up to its closing
+// quote, to a mistake, or to the end of s, and returns where that is; ascii
+// unless there are bytes in it that may not be UTF-8.
+func appendUnescaped[S text](dst []byte, s S) (out []byte, i int, ascii bool) {
+	var seen uint64
+	for {
 		start := i
-		for i < len(s) && s[i] != '\\' {
-			i++
-		}
+		i = plainRun(s, i, &seen)
 		dst = append(dst, s[start:i]...)
+		if i == len(s) || s[i] != '\\' {
+			return dst, i, seen&highBits == 0
+		}
 		for i < len(s) && s[i] == '\\' {
-			if s[i+1] != 'u' {
+			r := rune(noHex)
+			if i+6 <= len(s) && s[i+1] == 'u' {
+				r = hex4(s[i+2:])
+			}
+			if r >= noHex {
+				if i+2 > len(s) || unescaped[s[i+1]] == 0 {
+					return dst, i, seen&highBits == 0
+				}
 				dst = append(dst, unescaped[s[i+1]])
 				i += 2
 				continue
 			}
-			r := hex4(s[i+2:])
 			i += 6
 			switch {
 			case r < utf8.RuneSelf:
@@ -1391,9 +1417,6 @@ func appendUnquoted[S text](dst []byte, s S) []byte {
 				}
 				dst = utf8.AppendRune(dst, r)
 			}
-		}
-		if i == len(s) {
-			return dst
 		}
 	}
 }

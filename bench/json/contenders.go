@@ -69,10 +69,6 @@ func contenders[T any, P encodable[T]](v, into P, jxWrite func(*jx.Encoder, P), 
 			goccyEncoder.Encode(v)
 			return goccied.Bytes()
 		}, func(data []byte) error { return goccy.Unmarshal(data, into) }},
-		{"goccyM", func() []byte {
-			b, _ := goccy.MarshalNoEscape(v)
-			return b
-		}, func(data []byte) error { return goccy.UnmarshalNoEscape(data, into) }},
 		{"easyjson", func() []byte {
 			easy.Buffer.Buf = easyBuf[:0]
 			v.MarshalEasyJSON(&easy)
@@ -118,6 +114,8 @@ const msgpName = "msgp (not JSON)"
 
 func jxWriteReading(e *jx.Encoder, r *event.Reading) {
 	e.ObjStart()
+	e.FieldStart("type")
+	e.Str(r.Kind)
 	e.FieldStart("id")
 	e.Int(r.ID)
 	e.FieldStart("name")
@@ -138,6 +136,8 @@ func jxWriteReading(e *jx.Encoder, r *event.Reading) {
 func jxReadReading(d *jx.Decoder, r *event.Reading) error {
 	return d.ObjBytes(func(d *jx.Decoder, key []byte) (err error) {
 		switch string(key) {
+		case "type":
+			r.Kind, err = d.Str()
 		case "id":
 			r.ID, err = d.Int()
 		case "name":
@@ -162,6 +162,8 @@ func jxReadReading(d *jx.Decoder, r *event.Reading) error {
 
 func jxWriteNote(e *jx.Encoder, n *event.Note) {
 	e.ObjStart()
+	e.FieldStart("type")
+	e.Str(n.Kind)
 	e.FieldStart("text")
 	e.Str(n.Text)
 	e.ObjEnd()
@@ -170,6 +172,8 @@ func jxWriteNote(e *jx.Encoder, n *event.Note) {
 func jxReadNote(d *jx.Decoder, n *event.Note) error {
 	return d.ObjBytes(func(d *jx.Decoder, key []byte) (err error) {
 		switch string(key) {
+		case "type":
+			n.Kind, err = d.Str()
 		case "text":
 			n.Text, err = d.Str()
 		default:
@@ -181,6 +185,7 @@ func jxReadNote(d *jx.Decoder, n *event.Note) error {
 
 func fastWriteReading(a *fastjson.Arena, r *event.Reading) *fastjson.Value {
 	o := a.NewObject()
+	o.Set("type", a.NewString(r.Kind))
 	o.Set("id", a.NewNumberInt(r.ID))
 	o.Set("name", a.NewString(r.Name))
 	if r.On {
@@ -198,6 +203,11 @@ func fastWriteReading(a *fastjson.Arena, r *event.Reading) *fastjson.Value {
 }
 
 func fastReadReading(v *fastjson.Value, r *event.Reading) (err error) {
+	kind, err := v.Get("type").StringBytes()
+	if err != nil {
+		return err
+	}
+	r.Kind = string(kind)
 	if r.ID, err = v.Get("id").Int(); err != nil {
 		return err
 	}
@@ -229,11 +239,17 @@ func fastReadReading(v *fastjson.Value, r *event.Reading) (err error) {
 
 func fastWriteNote(a *fastjson.Arena, n *event.Note) *fastjson.Value {
 	o := a.NewObject()
+	o.Set("type", a.NewString(n.Kind))
 	o.Set("text", a.NewString(n.Text))
 	return o
 }
 
 func fastReadNote(v *fastjson.Value, n *event.Note) error {
+	kind, err := v.Get("type").StringBytes()
+	if err != nil {
+		return err
+	}
+	n.Kind = string(kind)
 	text, err := v.Get("text").StringBytes()
 	n.Text = string(text)
 	return err

@@ -44,12 +44,12 @@ func main() {
 
 	ascii := strings.Repeat("the boiler is hot again. ", 41)[:1024]
 	utf8 := strings.Repeat("котёл снова горячий 🔥 ", 26)
-	reading := &event.Reading{ID: 1234567, Name: "boiler room", On: true, Value: 21.375, Tags: []string{"north", "cellar", "hot"}}
+	reading := &event.Reading{Kind: "Reading", ID: 1234567, Name: "boiler room", On: true, Value: 21.375, Tags: []string{"north", "cellar", "hot"}}
 	var cases []*scene
 	cases = append(cases, readings("5 fields", reading)...)
-	cases = append(cases, notes("1 KiB ASCII", &event.Note{Text: ascii}, false)...)
-	cases = append(cases, notes("1 KiB UTF-8", &event.Note{Text: utf8}, false)...)
-	cases = append(cases, notes(`the same as \u`, &event.Note{Text: utf8}, true)...)
+	cases = append(cases, notes("1 KiB ASCII", &event.Note{Kind: "Note", Text: ascii}, false)...)
+	cases = append(cases, notes("1 KiB UTF-8", &event.Note{Kind: "Note", Text: utf8}, false)...)
+	cases = append(cases, notes(`the same as \u`, &event.Note{Kind: "Note", Text: utf8}, true)...)
 
 	fmt.Printf("%s, %s/%s, %d cores; medians of %d turns of %v\n\n", runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), *rounds, *turn)
 	fmt.Printf("%-24s %-16s %9s %7s %7s %7s\n", "", "", "ns", "x ours", "allocs", "bytes")

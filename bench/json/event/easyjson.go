@@ -31,6 +31,12 @@ func easyjsonC5a4559bDecodeGithubComAutobusGoAutobusBenchJsonEvent(in *jlexer.Le
 		key := in.UnsafeFieldName(false)
 		in.WantColon()
 		switch key {
+		case "type":
+			if in.IsNull() {
+				in.Skip()
+			} else {
+				out.Kind = string(in.String())
+			}
 		case "id":
 			if in.IsNull() {
 				in.Skip()
@@ -97,8 +103,13 @@ func easyjsonC5a4559bEncodeGithubComAutobusGoAutobusBenchJsonEvent(out *jwriter.
 	first := true
 	_ = first
 	{
-		const prefix string = ",\"id\":"
+		const prefix string = ",\"type\":"
 		out.RawString(prefix[1:])
+		out.String(string(in.Kind))
+	}
+	{
+		const prefix string = ",\"id\":"
+		out.RawString(prefix)
 		out.Int(int(in.ID))
 	}
 	{
@@ -158,6 +169,12 @@ func easyjsonC5a4559bDecodeGithubComAutobusGoAutobusBenchJsonEvent1(in *jlexer.L
 		key := in.UnsafeFieldName(false)
 		in.WantColon()
 		switch key {
+		case "type":
+			if in.IsNull() {
+				in.Skip()
+			} else {
+				out.Kind = string(in.String())
+			}
 		case "text":
 			if in.IsNull() {
 				in.Skip()
@@ -179,8 +196,13 @@ func easyjsonC5a4559bEncodeGithubComAutobusGoAutobusBenchJsonEvent1(out *jwriter
 	first := true
 	_ = first
 	{
-		const prefix string = ",\"text\":"
+		const prefix string = ",\"type\":"
 		out.RawString(prefix[1:])
+		out.String(string(in.Kind))
+	}
+	{
+		const prefix string = ",\"text\":"
+		out.RawString(prefix)
 		out.String(string(in.Text))
 	}
 	out.RawByte('}')

@@ -8,10 +8,12 @@ import "github.com/autobus-go/autobus"
 //go:generate go run github.com/mailru/easyjson/easyjson@v0.9.2 -no_std_marshalers -output_filename easyjson.go event.go
 //go:generate go run github.com/tinylib/msgp@v1.6.5 -tests=false -o msgp.go
 
-// A Reading has a field of each common kind.
+// A Reading has a field of each common kind, and the type, which autobus writes
+// and checks itself.
 //
 //easyjson:json
 type Reading struct {
+	Kind  string   `json:"type" msg:"type"`
 	ID    int      `json:"id" msg:"id"`
 	Name  string   `json:"name" msg:"name"`
 	On    bool     `json:"on" msg:"on"`
@@ -30,6 +32,7 @@ func (r Reading) Marshal(e *autobus.Encoder) {
 }
 
 func (r *Reading) Unmarshal(d *autobus.Decoder) error {
+	r.Kind = r.Type() // the bus lets no other in
 	for key := range d.Fields() {
 		switch key {
 		case "id":
@@ -51,6 +54,7 @@ func (r *Reading) Unmarshal(d *autobus.Decoder) error {
 //
 //easyjson:json
 type Note struct {
+	Kind string `json:"type" msg:"type"`
 	Text string `json:"text" msg:"text"`
 }
 
@@ -59,6 +63,7 @@ func (Note) Type() string { return "Note" }
 func (n Note) Marshal(e *autobus.Encoder) { e.Key("text").String(n.Text) }
 
 func (n *Note) Unmarshal(d *autobus.Decoder) error {
+	n.Kind = n.Type()
 	for key := range d.Fields() {
 		switch key {
 		case "text":
