@@ -1,7 +1,6 @@
 package autobus
 
 import (
-	"bytes"
 	"encoding/base64"
 	"errors"
 	"iter"
@@ -1228,18 +1227,18 @@ func load[S text](s S, i int) uint64 {
 		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
 }
 
+// load4 is load of four bytes.
+func load4[S text](s S, i int) uint64 {
+	s = s[i : i+4]
+	return uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24
+}
+
 // loadShort is load of all of s, which has less than eight bytes; zeros follow.
 func loadShort[S text](s S) uint64 {
-	n := len(s)
-	switch {
-	case n >= 4: // two halves, which may overlap
-		a, b := s[:4], s[n-4:]
-		return uint64(a[0]) | uint64(a[1])<<8 | uint64(a[2])<<16 | uint64(a[3])<<24 |
-			(uint64(b[0])|uint64(b[1])<<8|uint64(b[2])<<16|uint64(b[3])<<24)<<(8*(n-4)&63)
-	case n >= 2:
-		return uint64(s[0]) | uint64(s[1])<<8 | uint64(s[n-1])<<(8*(n-1)&63)
-	case n == 1:
-		return uint64(s[0])
+	if n := len(s); n >= 4 { // two halves, which may overlap
+		return load4(s, 0) | load4(s, n-4)<<(8*(n-4)&63)
+	} else if n > 0 {
+		return uint64(s[0]) | uint64(s[n/2])<<(8*(n/2)&63) | uint64(s[n-1])<<(8*(n-1)&63)
 	}
 	return 0
 }
@@ -1273,24 +1272,30 @@ func quotable(w uint64) uint64 { return (w ^ ('"'^' ')*lowBits) + (127-' ')*lowB
 // asciiRun returns where the first byte of s from i on is that is special or
 // not ASCII, or len(s).
 func asciiRun[S text](s S, i int) int {
-	for ; i+8 <= len(s); i += 8 {
-		if m := odd(load(s, i)); m != 0 {
+	for {
+		var w uint64
+		if i+8 <= len(s) {
+			w = load(s, i)
+		} else {
+			w = loadShort(s[i:]) // the zeros behind s end the run
+		}
+		if m := odd(w); m != 0 {
 			return i + bits.TrailingZeros64(m)/8
 		}
+		i += 8
 	}
-	if i < len(s) {
-		// What is behind s counts as special.
-		return i + bits.TrailingZeros64(odd(loadShort(s[i:])))/8
-	}
-	return i
 }
 
 // plainRun returns where the first special byte of s from i on is, or len(s),
 // and adds the bytes before it to seen, to tell ASCII by.
 func plainRun[S text](s S, i int, seen *uint64) int {
-	high := *seen
-	for ; i+8 <= len(s); i += 8 {
-		w := load(s, i)
+	for high := *seen; ; i += 8 {
+		var w uint64
+		if i+8 <= len(s) {
+			w = load(s, i)
+		} else {
+			w = loadShort(s[i:])
+		}
 		if m := special(w); m != 0 {
 			n := bits.TrailingZeros64(m) &^ 7
 			*seen = high | w&(1<<n-1)
@@ -1298,14 +1303,6 @@ func plainRun[S text](s S, i int, seen *uint64) int {
 		}
 		high |= w
 	}
-	if i < len(s) {
-		w := loadShort(s[i:])
-		n := bits.TrailingZeros64(special(w)) &^ 7
-		*seen = high | w&(1<<n-1)
-		return i + n/8
-	}
-	*seen = high
-	return i
 }
 
 // scanString scans a string from its opening quote to past its closing one.
@@ -1406,15 +1403,12 @@ func appendUnescaped[S text](dst []byte, s S) (out []byte, i int, ascii bool) {
 				continue
 			}
 			i += 6
-			switch {
-			case r < utf8.RuneSelf:
-				dst = append(dst, byte(r))
-			case r < 0x800:
+			if r >= 0xD800 && r < 0xE000 {
+				r, i = surrogate(s, r, i)
+			}
+			if r >= utf8.RuneSelf && r < 0x800 { // Latin, Greek, Cyrillic, Hebrew, Arabic
 				dst = append(dst, byte(0xC0|r>>6), byte(0x80|r&0x3F))
-			default:
-				if r >= 0xD800 && r < 0xE000 {
-					r, i = surrogate(s, r, i)
-				}
+			} else {
 				dst = utf8.AppendRune(dst, r)
 			}
 		}
@@ -1440,28 +1434,24 @@ var unescaped = [256]byte{'"': '"', '\\': '\\', '/': '/', 'b': '\b', 'f': '\f', 
 func appendQuoted[S text](dst []byte, s S) []byte {
 	dst = append(dst, '"')
 	if n := len(s); n < 8 {
-		w := loadShort(s)
-		if quote := uint64('"') << (8 * n & 63); odd(w|blanks<<(8*n&63)) == 0 {
-			return store(dst, w|quote, n+1)
+		if w := loadShort(s); odd(w|blanks<<(8*n&63)) == 0 {
+			return store(dst, w|'"'<<(8*n&63), n+1)
 		}
-		dst = appendEscaped(dst, s)
-	} else if isPlain(s) {
-		dst = append(dst, s...)
-	} else {
-		dst = appendEscaped(dst, s)
+	} else if s, ok := any(s).(string); ok && isPlain(s) {
+		return append(append(dst, s...), '"')
 	}
-	return append(dst, '"')
+	return append(appendEscaped(dst, s), '"')
 }
 
 const blanks = ' ' * lowBits
 
 // isPlain reports whether s, of eight bytes or more, is ASCII that stands for
 // itself in a JSON string.
-func isPlain[S text](s S) bool {
+func isPlain(s string) bool {
 	i, n := 0, len(s)
 	if n >= 32 {
 		// The library looks for one byte faster than we can.
-		if indexByte(s, '\\') >= 0 {
+		if strings.IndexByte(s, '\\') >= 0 {
 			return false
 		}
 		for ; i+32 <= n; i += 32 {
@@ -1478,14 +1468,6 @@ func isPlain[S text](s S) bool {
 		}
 	}
 	return odd(load(s, n-8)) == 0
-}
-
-// indexByte returns where the first c in s is, or -1.
-func indexByte[S text](s S, c byte) int {
-	if s, ok := any(s).(string); ok {
-		return strings.IndexByte(s, c)
-	}
-	return bytes.IndexByte([]byte(s), c)
 }
 
 // appendEscaped is appendQuoted between the quotes, for any string.
@@ -1516,22 +1498,18 @@ func appendEscaped[S text](dst []byte, s S) []byte {
 
 // appendEscape appends the escape for a special byte.
 func appendEscape(dst []byte, c byte) []byte {
-	switch c {
-	case '"', '\\':
-		return append(dst, '\\', c)
-	case '\b':
-		return append(dst, '\\', 'b')
-	case '\f':
-		return append(dst, '\\', 'f')
-	case '\n':
-		return append(dst, '\\', 'n')
-	case '\r':
-		return append(dst, '\\', 'r')
-	case '\t':
-		return append(dst, '\\', 't')
+	const (
+		letters = "uuuuuuuubtnufruuuuuuuuuuuuuuuuuu" // of the control characters' escapes
+		digits  = "0123456789abcdef"
+	)
+	letter := c
+	if c < ' ' {
+		letter = letters[c]
 	}
-	const digits = "0123456789abcdef"
-	return append(dst, '\\', 'u', '0', '0', digits[c>>4], digits[c&15])
+	if letter == 'u' {
+		return append(dst, '\\', 'u', '0', '0', digits[c>>4], digits[c&15])
+	}
+	return append(dst, '\\', letter)
 }
 
 // quotedLen returns how many bytes appendQuoted would append.
@@ -1606,12 +1584,12 @@ func appendInt(dst []byte, v int64) []byte {
 
 // appendUint appends n in decimal, eight digits at a time.
 func appendUint(dst []byte, n uint64) []byte {
+	w, zeros := digits(n%1e8), 0
 	if n >= 1e8 {
 		dst = appendUint(dst, n/1e8)
-		return store(dst, digits(n%1e8)|'0'*lowBits, 8)
+	} else {
+		zeros = min(bits.TrailingZeros64(w)/8, 7)
 	}
-	w := digits(n)
-	zeros := min(bits.TrailingZeros64(w)/8, 7)
 	return store(dst, (w|'0'*lowBits)>>(8*zeros), 8-zeros)
 }
 
