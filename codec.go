@@ -134,12 +134,19 @@ func (e *Encoder) Key(name string) *Encoder {
 	if e.expects != expectKey || name == "type" && e.depth == 1 && e.isEvent {
 		return e.refuseKey(name)
 	}
-	buf := e.buf
-	if buf[len(buf)-1] != '{' {
-		buf = append(buf, ',')
+	buf, before := e.buf, byte(',')
+	if last := len(buf) - 1; buf[last] == '{' {
+		buf, before = buf[:last], '{'
 	}
-	e.buf = append(appendQuoted(buf, name), ':')
 	e.expects = expectValue
+	if n := len(name); n <= 6 {
+		// With its quote and colon it fits in one word.
+		if w := loadShort(name); odd(w|blanks<<(8*n)) == 0 {
+			e.buf = store(append(buf, before, '"'), w|('"'|':'<<8)<<(8*n), n+2)
+			return e
+		}
+	}
+	e.buf = append(appendQuoted(append(buf, before), name), ':')
 	return e
 }
 
@@ -1584,12 +1591,12 @@ func appendInt(dst []byte, v int64) []byte {
 
 // appendUint appends n in decimal, eight digits at a time.
 func appendUint(dst []byte, n uint64) []byte {
-	w, zeros := digits(n%1e8), 0
 	if n >= 1e8 {
 		dst = appendUint(dst, n/1e8)
-	} else {
-		zeros = min(bits.TrailingZeros64(w)/8, 7)
+		return store(dst, digits(n%1e8)|'0'*lowBits, 8)
 	}
+	w := digits(n)
+	zeros := min(bits.TrailingZeros64(w)/8, 7)
 	return store(dst, (w|'0'*lowBits)>>(8*zeros), 8-zeros)
 }
 
