@@ -510,7 +510,8 @@ type Decoder struct {
 
 var decoders = sync.Pool{New: func() any { return new(Decoder) }}
 
-// free gives d back to the pool, without the memory it points to.
+// free gives d back to the pool, without the memory it points to. What decode
+// sets need not be reset.
 func (d *Decoder) free() {
 	if cap(d.scratch) > keepBuffer {
 		d.scratch = nil
