@@ -889,11 +889,15 @@ func (d *Decoder) quoted() (s string, ok bool) {
 	return rest[:n], true
 }
 
+// onePass is how much of a string is read without having been scanned: a
+// mistake after it costs no memory, and going through it twice little time.
+const onePass = 16 << 10
+
 // oddQuoted is quoted for a string that isn't plain ASCII.
 func (d *Decoder) oddQuoted() (s string, ok bool) {
 	start := d.at + 1
 	if i := asciiRun(d.text, start); i < len(d.text) && d.text[i] == '\\' {
-		rest, n, ascii := d.text[start:], 0, false
+		rest, n, ascii := d.text[start:min(start+onePass, len(d.text))], 0, false
 		d.scratch, n, ascii = appendUnescaped(d.scratch[:0], rest)
 		if n < len(rest) && rest[n] == '"' && (ascii || utf8.Valid(d.scratch)) {
 			d.at = start + n + 1
@@ -913,16 +917,28 @@ func (d *Decoder) oddQuoted() (s string, ok bool) {
 
 // Strings reads an array of strings; an empty one is not nil.
 func (d *Decoder) Strings() []string {
+	if !d.open('[', "an array") {
+		return nil
+	}
 	list := []string{}
-	for i := range d.Elems() {
+	top := len(d.path)
+	d.path = append(d.path, 0)
+	for i := 0; d.more(']', i > 0); i++ { // as in elems
+		if d.at == len(d.text) {
+			d.fail(d.at, endless)
+			break
+		}
 		if i == 0 {
 			list = make([]string, 0, 4)
 		}
+		d.ready = true
+		d.path[top] = i
 		list = append(list, d.String())
 	}
 	if d.err != nil {
 		return nil
 	}
+	d.path = d.path[:top]
 	return list
 }
 
@@ -1116,7 +1132,12 @@ func (d *Decoder) fields(yield func(string) bool) {
 			return
 		}
 		name, ok := d.quoted()
-		if !ok || !d.end(scanColon(d.text, d.at)) {
+		if !ok {
+			return
+		}
+		if i := d.at; i+1 < len(d.text) && d.text[i] == ':' && d.text[i+1] > ' ' {
+			d.at++
+		} else if !d.end(scanColon(d.text, i)) {
 			return
 		}
 		d.ready = true
@@ -1713,9 +1734,6 @@ func scanName[S text](s S, i int) (end int, problem string) {
 
 // scanColon scans from the end of a field's name to the start of its value.
 func scanColon[S text](s S, i int) (end int, problem string) {
-	if i+1 < len(s) && s[i] == ':' && s[i+1] > ' ' {
-		return i + 1, ""
-	}
 	if i = skipSpace(s, i); i == len(s) {
 		return i, endless
 	}

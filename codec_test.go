@@ -1903,6 +1903,10 @@ func TestText(t *testing.T) {
 			}
 		}
 	}
+	// And where reading without having scanned ends, an escape cut in two.
+	for more := range 40 {
+		checkText(t, "\n"+strings.Repeat("a", onePass-30+more)+"😀é")
+	}
 	rnd := rand.New(rand.NewPCG(9, 10))
 	alphabet := []string{"a", "bcdefghijk", "\"", "\\", "\n", "\x01", "é", "€", "😀", "\xff", "\xc3", "\xed\xa0\x80", "\ufffd", "\x7f", "\u2028", "\\u00e9", "/"}
 	for range 10_000 {
