@@ -134,19 +134,19 @@ func (e *Encoder) Key(name string) *Encoder {
 	if e.expects != expectKey || name == "type" && e.depth == 1 && e.isEvent {
 		return e.refuseKey(name)
 	}
-	buf := e.buf
-	if buf[len(buf)-1] != '{' {
-		buf = append(buf, ',', '"')
-	} else {
-		buf = append(buf, '"')
+	buf, before := e.buf, byte(',')
+	if last := len(buf) - 1; buf[last] == '{' {
+		buf, before = buf[:last], '{'
 	}
-	if isPlain(name) {
-		buf = append(buf, name...)
-	} else {
-		buf = appendEscaped(buf, name)
-	}
-	e.buf = append(buf, '"', ':')
 	e.expects = expectValue
+	if n := len(name); n <= 6 {
+		// With its quote and colon it fits in one word.
+		if w := loadShort(name); odd(w|blanks<<(8*n)) == 0 {
+			e.buf = store(append(buf, before, '"'), w|('"'|':'<<8)<<(8*n), n+2)
+			return e
+		}
+	}
+	e.buf = append(appendQuoted(append(buf, before), name), ':')
 	return e
 }
 
@@ -210,7 +210,7 @@ func (e *Encoder) Int(v int) *Encoder { return e.Int64(int64(v)) }
 // Int64 writes an integer. Python reads it exactly at any size.
 func (e *Encoder) Int64(v int64) *Encoder {
 	if e.value() {
-		e.buf = strconv.AppendInt(e.buf, v, 10)
+		e.buf = appendInt(e.buf, v)
 	}
 	return e
 }
@@ -218,7 +218,7 @@ func (e *Encoder) Int64(v int64) *Encoder {
 // Uint64 writes an integer.
 func (e *Encoder) Uint64(v uint64) *Encoder {
 	if e.value() {
-		e.buf = strconv.AppendUint(e.buf, v, 10)
+		e.buf = appendUint(e.buf, v)
 	}
 	return e
 }
@@ -243,17 +243,21 @@ func (e *Encoder) String(v string) *Encoder {
 
 // Strings writes an array of strings; nil is an empty one.
 func (e *Encoder) Strings(v []string) *Encoder {
-	if e.BeginArray(); e.err == nil {
-		buf := e.buf
-		for i, s := range v {
-			if i > 0 {
-				buf = append(buf, ',')
-			}
-			buf = appendQuoted(buf, s)
-		}
-		e.buf = buf
+	if !e.value() {
+		return e
 	}
-	return e.EndArray()
+	if e.depth == maxDepth {
+		return e.misuse(tooDeep)
+	}
+	buf := append(e.buf, '[')
+	for i, s := range v {
+		if i > 0 {
+			buf = append(buf, ',')
+		}
+		buf = appendQuoted(buf, s)
+	}
+	e.buf = append(buf, ']')
+	return e
 }
 
 // Bytes writes a string in standard base64 with padding (RFC 4648 section 4),
@@ -296,7 +300,7 @@ func (e *Encoder) Duration(v time.Duration) *Encoder {
 		n = -n
 		e.buf = append(e.buf, '-')
 	}
-	e.buf = appendDecimal(e.buf, n, 1e9)
+	e.buf = appendDecimal(e.buf, n/1e9, n%1e9)
 	return e
 }
 
@@ -419,7 +423,7 @@ func (e *Encoder) begin(bracket byte, expects expectation) *Encoder {
 		return e
 	}
 	if e.depth == maxDepth {
-		return e.misuse("nested over 1000 deep")
+		return e.misuse(tooDeep)
 	}
 	e.depth++
 	if expects == expectKey {
@@ -506,13 +510,15 @@ type Decoder struct {
 
 var decoders = sync.Pool{New: func() any { return new(Decoder) }}
 
-// free gives d back to the pool, without the memory it points to.
+// free gives d back to the pool, without the memory it points to. What decode
+// sets need not be reset.
 func (d *Decoder) free() {
-	path, scratch := d.path, d.scratch
-	if cap(scratch) > keepBuffer {
-		scratch = nil
+	if cap(d.scratch) > keepBuffer {
+		d.scratch = nil
 	}
-	*d = Decoder{path: path[:0], scratch: scratch[:0]}
+	d.text, d.typ, d.err = "", "", nil
+	d.path = d.path[:0]
+	d.typed = false
 	decoders.Put(d)
 }
 
@@ -863,9 +869,40 @@ func (d *Decoder) String() string {
 // quoted reads the string that begins with the quote at d.at.
 func (d *Decoder) quoted() (s string, ok bool) {
 	start := d.at + 1
-	if i := asciiRun(d.text, start); i < len(d.text) && d.text[i] == '"' {
-		d.at = i + 1
-		return d.text[start:i], true
+	rest := d.text[start:]
+	var w uint64
+	if len(rest) >= 8 {
+		w = load(rest, 0)
+	} else {
+		w = loadShort(rest)
+	}
+	n := bits.TrailingZeros64(odd(w)) / 8
+	if n == 8 {
+		// isPlain is fast, but has to know where the string ends.
+		if n = strings.IndexByte(rest, '"'); n < 8 || !isPlain(rest[:n]) {
+			return d.oddQuoted()
+		}
+	} else if n == len(rest) || rest[n] != '"' {
+		return d.oddQuoted()
+	}
+	d.at = start + n + 1
+	return rest[:n], true
+}
+
+// onePass is how much of a string is read without having been scanned: a
+// mistake after it costs no memory, and going through it twice little time.
+const onePass = 16 << 10
+
+// oddQuoted is quoted for a string that isn't plain ASCII.
+func (d *Decoder) oddQuoted() (s string, ok bool) {
+	start := d.at + 1
+	if i := asciiRun(d.text, start); i < len(d.text) && d.text[i] == '\\' {
+		rest, n, ascii := d.text[start:min(start+onePass, len(d.text))], 0, false
+		d.scratch, n, ascii = appendUnescaped(d.scratch[:0], rest)
+		if n < len(rest) && rest[n] == '"' && (ascii || utf8.Valid(d.scratch)) {
+			d.at = start + n + 1
+			return string(d.scratch), true
+		}
 	}
 	end, escaped, problem := scanString(d.text, d.at)
 	if !d.end(end, problem) {
@@ -880,16 +917,28 @@ func (d *Decoder) quoted() (s string, ok bool) {
 
 // Strings reads an array of strings; an empty one is not nil.
 func (d *Decoder) Strings() []string {
+	if !d.open('[', "an array") {
+		return nil
+	}
 	list := []string{}
-	for i := range d.Elems() {
+	top := len(d.path)
+	d.path = append(d.path, 0)
+	for i := 0; d.more(']', i > 0); i++ { // as in elems
+		if d.at == len(d.text) {
+			d.fail(d.at, endless)
+			break
+		}
 		if i == 0 {
 			list = make([]string, 0, 4)
 		}
+		d.ready = true
+		d.path[top] = i
 		list = append(list, d.String())
 	}
 	if d.err != nil {
 		return nil
 	}
+	d.path = d.path[:top]
 	return list
 }
 
@@ -1083,7 +1132,12 @@ func (d *Decoder) fields(yield func(string) bool) {
 			return
 		}
 		name, ok := d.quoted()
-		if !ok || !d.end(scanColon(d.text, d.at)) {
+		if !ok {
+			return
+		}
+		if i := d.at; i+1 < len(d.text) && d.text[i] == ':' && d.text[i+1] > ' ' {
+			d.at++
+		} else if !d.end(scanColon(d.text, i)) {
 			return
 		}
 		d.ready = true
@@ -1152,7 +1206,12 @@ func (d *Decoder) more(bracket byte, comma bool) bool {
 	if d.err != nil {
 		return false
 	}
-	i := skipSpace(d.text, d.at)
+	i := d.at
+	if comma && i+1 < len(d.text) && d.text[i] == ',' && d.text[i+1] > ' ' {
+		d.at = i + 1
+		return true
+	}
+	i = skipSpace(d.text, i)
 	switch {
 	case i >= len(d.text):
 		d.fail(i, endless)
@@ -1175,7 +1234,7 @@ func (d *Decoder) more(bracket byte, comma bool) bool {
 // function starts at the first byte of what it scans and returns where that
 // ends, or where the problem is and what.
 
-type text interface{ ~string | ~[]byte }
+type text interface{ string | []byte }
 
 const (
 	endless  = "the JSON text ends too early"
@@ -1198,50 +1257,74 @@ func load[S text](s S, i int) uint64 {
 }
 
 // load4 is load of four bytes.
-func load4[S text](s S, i int) uint32 {
+func load4[S text](s S, i int) uint64 {
 	s = s[i : i+4]
-	return uint32(s[0]) | uint32(s[1])<<8 | uint32(s[2])<<16 | uint32(s[3])<<24
+	return uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24
 }
 
-// special sets the highest bit of the first byte in w that can't stand for
-// itself in a JSON string (a quote, a backslash, a control character), and
-// maybe of bytes behind it. See "Determine if a word has a byte less than n"
-// in Anderson's Bit Twiddling Hacks.
-func special(w uint64) uint64 {
-	quote := w ^ '"'*lowBits
-	slash := w ^ '\\'*lowBits
-	return ((w-' '*lowBits)&^w | (quote-lowBits)&^quote | (slash-lowBits)&^slash) & highBits
+// loadShort is load of all of s, which has less than eight bytes; zeros follow.
+func loadShort[S text](s S) uint64 {
+	if n := len(s); n >= 4 { // two halves, which may overlap
+		return load4(s, 0) | load4(s, n-4)<<(8*(n-4)&63)
+	} else if n > 0 {
+		return uint64(s[0]) | uint64(s[n/2])<<(8*(n/2)&63) | uint64(s[n-1])<<(8*(n-1)&63)
+	}
+	return 0
 }
+
+// store appends the first n bytes of w, the lowest first; n is at most 8. It
+// writes all eight, in one go, and takes back what is too much.
+func store(dst []byte, w uint64, n int) []byte {
+	return append(dst, byte(w), byte(w>>8), byte(w>>16), byte(w>>24),
+		byte(w>>32), byte(w>>40), byte(w>>48), byte(w>>56))[:len(dst)+n]
+}
+
+// special sets the highest bit of each byte in w that can't stand for itself in
+// a JSON string: a quote, a backslash, a control character. Below 128 a byte is
+// n or more if its sum with 128-n is 128 or more; where '"' and ' ' change
+// places, the quote comes right behind the control characters.
+func special(w uint64) uint64 {
+	v := w &^ highBits
+	return ^(quotable(v)&((v^'\\'*lowBits)+127*lowBits) | w) & highBits
+}
+
+// odd is special for ASCII text: it sets the highest bit of the first byte that
+// is special or not ASCII, and maybe of bytes behind it.
+func odd(w uint64) uint64 {
+	return (^(quotable(w) & ((w ^ '\\'*lowBits) + 127*lowBits)) | w) & highBits
+}
+
+// quotable sets the highest bit of each byte of the ASCII in w that is neither a
+// quote nor a control character.
+func quotable(w uint64) uint64 { return (w ^ ('"'^' ')*lowBits) + (127-' ')*lowBits }
 
 // asciiRun returns where the first byte of s from i on is that is special or
 // not ASCII, or len(s).
 func asciiRun[S text](s S, i int) int {
-	for ; i+8 <= len(s); i += 8 {
-		w := load(s, i)
-		if m := special(w) | w&highBits; m != 0 {
+	for {
+		var w uint64
+		if i+8 <= len(s) {
+			w = load(s, i)
+		} else {
+			w = loadShort(s[i:]) // the zeros behind s end the run
+		}
+		if m := odd(w); m != 0 {
 			return i + bits.TrailingZeros64(m)/8
 		}
+		i += 8
 	}
-	for i < len(s) && plain[s[i]] {
-		i++
-	}
-	return i
 }
-
-// plain has true for ASCII that stands for itself in a JSON string.
-var plain = func() (t [256]bool) {
-	for c := ' '; c < utf8.RuneSelf; c++ {
-		t[c] = c != '"' && c != '\\'
-	}
-	return t
-}()
 
 // plainRun returns where the first special byte of s from i on is, or len(s),
 // and adds the bytes before it to seen, to tell ASCII by.
 func plainRun[S text](s S, i int, seen *uint64) int {
-	high := *seen
-	for ; i+8 <= len(s); i += 8 {
-		w := load(s, i)
+	for high := *seen; ; i += 8 {
+		var w uint64
+		if i+8 <= len(s) {
+			w = load(s, i)
+		} else {
+			w = loadShort(s[i:])
+		}
 		if m := special(w); m != 0 {
 			n := bits.TrailingZeros64(m) &^ 7
 			*seen = high | w&(1<<n-1)
@@ -1249,15 +1332,6 @@ func plainRun[S text](s S, i int, seen *uint64) int {
 		}
 		high |= w
 	}
-	for ; i < len(s); i++ {
-		if c := s[i]; c < ' ' || c == '"' || c == '\\' {
-			break
-		} else {
-			high |= uint64(c)
-		}
-	}
-	*seen = high
-	return i
 }
 
 // scanString scans a string from its opening quote to past its closing one.
@@ -1294,67 +1368,78 @@ func scanString[S text](s S, i int) (end int, escaped bool, problem string) {
 
 // escapeLen returns the length of the escape at i, 0 if it is none.
 func escapeLen[S text](s S, i int) int {
-	if i+1 < len(s) {
-		switch s[i+1] {
-		case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
-			return 2
-		case 'u':
-			if _, ok := hex4(s, i+2); ok {
-				return 6
-			}
-		}
+	if i+6 <= len(s) && s[i+1] == 'u' && hex4(s[i+2:]) < noHex {
+		return 6
+	}
+	if i+2 <= len(s) && unescaped[s[i+1]] != 0 {
+		return 2
 	}
 	return 0
 }
 
-// hex4 returns the number that the four hexadecimal digits at i make.
-func hex4[S text](s S, i int) (r rune, ok bool) {
-	if i+4 > len(s) {
-		return 0, false
-	}
-	a, b, c, d := hexDigit[s[i]], hexDigit[s[i+1]], hexDigit[s[i+2]], hexDigit[s[i+3]]
-	return rune(a&15)<<12 | rune(b&15)<<8 | rune(c&15)<<4 | rune(d&15), (a|b|c|d)&noDigit == 0
+// hex4 returns the number that four hexadecimal digits make, noHex or more if
+// these are none.
+func hex4[S text](s S) rune {
+	s = s[:4]
+	return hexDigit[s[0]]<<12 | hexDigit[s[1]]<<8 | hexDigit[s[2]]<<4 | hexDigit[s[3]]
 }
 
-const noDigit = 0x80
+const noHex = 0x10000
 
-// hexDigit has each hexadecimal digit's value, and noDigit elsewhere.
-var hexDigit = func() (t [256]byte) {
+// hexDigit has each hexadecimal digit's value, and noHex elsewhere.
+var hexDigit = func() (t [256]rune) {
 	for c := range t {
-		t[c] = noDigit
+		t[c] = noHex
 	}
 	for i, c := range "0123456789abcdef" {
-		t[c] = byte(i)
+		t[c] = rune(i)
 	}
 	for i, c := range "ABCDEF" {
-		t[c] = byte(10 + i)
+		t[c] = rune(10 + i)
 	}
 	return t
 }()
 
 // appendUnquoted appends what the inside of a string, scanned before, stands for.
 func appendUnquoted[S text](dst []byte, s S) []byte {
-	for i := 0; ; {
+	dst, _, _ = appendUnescaped(dst, s)
+	return dst
+}
+
+// appendUnescaped appends what the inside of a string stands for, up to its closing
+// quote, to a mistake, or to the end of s, and returns where that is; ascii
+// unless there are bytes in it that may not be UTF-8.
+func appendUnescaped[S text](dst []byte, s S) (out []byte, i int, ascii bool) {
+	var seen uint64
+	for {
 		start := i
-		for i < len(s) && s[i] != '\\' {
-			i++
-		}
+		i = plainRun(s, i, &seen)
 		dst = append(dst, s[start:i]...)
+		if i == len(s) || s[i] != '\\' {
+			return dst, i, seen&highBits == 0
+		}
 		for i < len(s) && s[i] == '\\' {
-			if s[i+1] != 'u' {
+			r := rune(noHex)
+			if i+6 <= len(s) && s[i+1] == 'u' {
+				r = hex4(s[i+2:])
+			}
+			if r >= noHex {
+				if i+2 > len(s) || unescaped[s[i+1]] == 0 {
+					return dst, i, seen&highBits == 0
+				}
 				dst = append(dst, unescaped[s[i+1]])
 				i += 2
 				continue
 			}
-			r, _ := hex4(s, i+2)
 			i += 6
 			if r >= 0xD800 && r < 0xE000 {
 				r, i = surrogate(s, r, i)
 			}
-			dst = utf8.AppendRune(dst, r)
-		}
-		if i == len(s) {
-			return dst
+			if r >= utf8.RuneSelf && r < 0x800 { // Latin, Greek, Cyrillic, Hebrew, Arabic
+				dst = append(dst, byte(0xC0|r>>6), byte(0x80|r&0x3F))
+			} else {
+				dst = utf8.AppendRune(dst, r)
+			}
 		}
 	}
 }
@@ -1363,7 +1448,7 @@ func appendUnquoted[S text](dst []byte, s S) []byte {
 // that follows if they make a pair; a lone one becomes U+FFFD.
 func surrogate[S text](s S, first rune, i int) (r rune, end int) {
 	if first < 0xDC00 && i+6 <= len(s) && s[i] == '\\' && s[i+1] == 'u' {
-		if second, _ := hex4(s, i+2); second >= 0xDC00 && second < 0xE000 {
+		if second := hex4(s[i+2:]); second >= 0xDC00 && second < 0xE000 {
 			return (first-0xD800)<<10 + (second - 0xDC00) + 0x10000, i + 6
 		}
 	}
@@ -1377,36 +1462,41 @@ var unescaped = [256]byte{'"': '"', '\\': '\\', '/': '/', 'b': '\b', 'f': '\f', 
 // becomes U+FFFD, one for each byte.
 func appendQuoted[S text](dst []byte, s S) []byte {
 	dst = append(dst, '"')
-	if isPlain(s) {
-		dst = append(dst, s...)
-	} else {
-		dst = appendEscaped(dst, s)
+	if n := len(s); n < 8 {
+		if w := loadShort(s); odd(w|blanks<<(8*n&63)) == 0 {
+			return store(dst, w|'"'<<(8*n&63), n+1)
+		}
+	} else if s, ok := any(s).(string); ok && isPlain(s) {
+		return append(append(dst, s...), '"')
 	}
-	return append(dst, '"')
+	return append(appendEscaped(dst, s), '"')
 }
 
-// isPlain reports whether s is ASCII that stands for itself in a JSON string.
-func isPlain[S text](s S) bool {
-	n := len(s)
-	if n < 4 {
-		for i := range n {
-			if !plain[s[i]] {
+const blanks = ' ' * lowBits
+
+// isPlain reports whether s, of eight bytes or more, is ASCII that stands for
+// itself in a JSON string.
+func isPlain(s string) bool {
+	i, n := 0, len(s)
+	if n >= 32 {
+		// The library looks for one byte faster than we can.
+		if strings.IndexByte(s, '\\') >= 0 {
+			return false
+		}
+		for ; i+32 <= n; i += 32 {
+			block := s[i : i+32]
+			a, b, c, d := load(block, 0), load(block, 8), load(block, 16), load(block, 24)
+			if quotable(a)&quotable(b)&quotable(c)&quotable(d)&^(a|b|c|d)&highBits != highBits {
 				return false
 			}
 		}
-		return true
 	}
-	if n < 8 { // two halves, which may overlap
-		w := uint64(load4(s, 0)) | uint64(load4(s, n-4))<<32
-		return (special(w)|w)&highBits == 0
-	}
-	for i := 0; i < n-8; i += 8 {
-		if w := load(s, i); (special(w)|w)&highBits != 0 {
+	for ; i < n-8; i += 8 {
+		if odd(load(s, i)) != 0 {
 			return false
 		}
 	}
-	w := load(s, n-8)
-	return (special(w)|w)&highBits == 0
+	return odd(load(s, n-8)) == 0
 }
 
 // appendEscaped is appendQuoted between the quotes, for any string.
@@ -1437,22 +1527,18 @@ func appendEscaped[S text](dst []byte, s S) []byte {
 
 // appendEscape appends the escape for a special byte.
 func appendEscape(dst []byte, c byte) []byte {
-	switch c {
-	case '"', '\\':
-		return append(dst, '\\', c)
-	case '\b':
-		return append(dst, '\\', 'b')
-	case '\f':
-		return append(dst, '\\', 'f')
-	case '\n':
-		return append(dst, '\\', 'n')
-	case '\r':
-		return append(dst, '\\', 'r')
-	case '\t':
-		return append(dst, '\\', 't')
+	const (
+		letters = "uuuuuuuubtnufruuuuuuuuuuuuuuuuuu" // of the control characters' escapes
+		digits  = "0123456789abcdef"
+	)
+	letter := c
+	if c < ' ' {
+		letter = letters[c]
 	}
-	const digits = "0123456789abcdef"
-	return append(dst, '\\', 'u', '0', '0', digits[c>>4], digits[c&15])
+	if letter == 'u' {
+		return append(dst, '\\', 'u', '0', '0', digits[c>>4], digits[c&15])
+	}
+	return append(dst, '\\', letter)
 }
 
 // quotedLen returns how many bytes appendQuoted would append.
@@ -1497,11 +1583,11 @@ func appendFloat(dst []byte, v float64) []byte {
 		// Most floats in events have few digits. If v is the float nearest to
 		// n/1e6, then that is the shortest decimal for it too, since two
 		// decimals of up to 15 digits are never nearest to the same float.
-		if n := uint64(abs*1e6 + 0.5); float64(n)/1e6 == abs {
+		if n := int64(abs*1e6 + 0.5); float64(n)/1e6 == abs {
 			if math.Signbit(v) {
 				dst = append(dst, '-')
 			}
-			return appendDecimal(dst, n, 1e6)
+			return appendDecimal(dst, uint64(n)/1e6, uint64(n)%1e6*1e3)
 		}
 	}
 	if abs < 1e-6 || abs >= 1e21 {
@@ -1517,21 +1603,43 @@ func appendFloat(dst []byte, v float64) []byte {
 	return append(dst, '.', '0')
 }
 
-// appendDecimal appends n/unit, a power of ten, with all digits that matter and
-// at least one behind the point.
-func appendDecimal(dst []byte, n, unit uint64) []byte {
-	dst = strconv.AppendUint(dst, n/unit, 10)
-	if n %= unit; n == 0 {
-		return append(dst, ".0"...)
+// appendInt appends v in decimal.
+func appendInt(dst []byte, v int64) []byte {
+	if v < 0 {
+		return appendUint(append(dst, '-'), -uint64(v))
 	}
-	// The 1 in front keeps the zeros that follow the point.
-	point := len(dst)
-	dst = strconv.AppendUint(dst, unit+n, 10)
-	dst[point] = '.'
-	for dst[len(dst)-1] == '0' {
-		dst = dst[:len(dst)-1]
+	return appendUint(dst, uint64(v))
+}
+
+// appendUint appends n in decimal, eight digits at a time.
+func appendUint(dst []byte, n uint64) []byte {
+	if n >= 1e8 {
+		dst = appendUint(dst, n/1e8)
+		return store(dst, digits(n%1e8)|'0'*lowBits, 8)
 	}
-	return dst
+	w := digits(n)
+	zeros := min(bits.TrailingZeros64(w)/8, 7)
+	return store(dst, (w|'0'*lowBits)>>(8*zeros), 8-zeros)
+}
+
+// digits returns the eight decimal digits of n, which is below 1e8, one a byte,
+// the first in the lowest. It halves: into two numbers of four digits, four of
+// two, eight of one, all of them at once, dividing by a hundred and by ten as
+// a product by the inverse (Granlund and Montgomery, 1994).
+func digits(n uint64) uint64 {
+	n = n/1e4 | n%1e4<<32
+	hundreds := n * 5243 >> 19 & 0x7f_0000_007f
+	n = hundreds | (n-100*hundreds)<<16
+	tens := n * 103 >> 10 & 0xf_000f_000f_000f
+	return tens | (n-10*tens)<<8
+}
+
+// appendDecimal appends a whole number and so many billionths, with all digits
+// that matter and at least one behind the point.
+func appendDecimal(dst []byte, whole, billionths uint64) []byte {
+	w := digits(billionths % 1e8)
+	dst = append(appendUint(dst, whole), '.', byte('0'+billionths/1e8))
+	return store(dst, w|'0'*lowBits, 8-bits.LeadingZeros64(w)/8)
 }
 
 // skipSpace returns the offset of the first byte from i on that is not JSON
@@ -1626,9 +1734,6 @@ func scanName[S text](s S, i int) (end int, problem string) {
 
 // scanColon scans from the end of a field's name to the start of its value.
 func scanColon[S text](s S, i int) (end int, problem string) {
-	if i+1 < len(s) && s[i] == ':' && s[i+1] > ' ' {
-		return i + 1, ""
-	}
 	if i = skipSpace(s, i); i == len(s) {
 		return i, endless
 	}

@@ -352,6 +352,32 @@ func TestFloatText(t *testing.T) {
 	}
 }
 
+func TestIntegerText(t *testing.T) {
+	check := func(n uint64) {
+		t.Helper()
+		if got, want := string(appendUint([]byte("x"), n)), "x"+strconv.FormatUint(n, 10); got != want {
+			t.Fatalf("%d is written %s", n, got)
+		}
+		if got, want := string(appendInt([]byte("x"), int64(n))), "x"+strconv.FormatInt(int64(n), 10); got != want {
+			t.Fatalf("%d is written %s", int64(n), got)
+		}
+	}
+	for n := range uint64(100_000) { // each group of four digits
+		check(n)
+		check(n * 10_000)
+		check(n * 100_000_000)
+	}
+	for power := uint64(1); power < 1e19; power *= 10 {
+		check(power*10 - 1)
+		check(power * 10)
+		check(-power)
+	}
+	rnd := rand.New(rand.NewPCG(3, 4))
+	for range 100_000 {
+		check(rnd.Uint64() >> rnd.IntN(64))
+	}
+}
+
 func (d *Decoder) kindAndSkip() Kind { k := d.Kind(); d.Skip(); return k }
 
 // encoderErrors has every error that an Encoder makes.
@@ -1866,6 +1892,20 @@ func TestText(t *testing.T) {
 				checkText(t, string(s))
 			}
 		}
+	}
+	// And in the blocks that longer ones are looked at by.
+	for _, n := range []int{31, 32, 33, 40, 63, 64, 65, 71, 72, 100} {
+		for at := range n {
+			for _, c := range []byte("\"\\\x00\x1f !#[]\x7f\x80\xff") {
+				s := []byte(strings.Repeat("abcdefghijklmnopqrstuvwxyz", 4)[:n])
+				s[at] = c
+				checkText(t, string(s))
+			}
+		}
+	}
+	// And where reading without having scanned ends, an escape cut in two.
+	for more := range 40 {
+		checkText(t, "\n"+strings.Repeat("a", onePass-30+more)+"😀é")
 	}
 	rnd := rand.New(rand.NewPCG(9, 10))
 	alphabet := []string{"a", "bcdefghijk", "\"", "\\", "\n", "\x01", "é", "€", "😀", "\xff", "\xc3", "\xed\xa0\x80", "\ufffd", "\x7f", "\u2028", "\\u00e9", "/"}
