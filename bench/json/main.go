@@ -36,6 +36,7 @@ import (
 	"unicode/utf16"
 
 	"github.com/autobus-go/autobus/bench/json/event"
+	"github.com/autobus-go/autobus/bench/row"
 )
 
 func main() {
@@ -175,6 +176,7 @@ func (s *scene) measure(rounds int, turn time.Duration) {
 }
 
 func (s *scene) print() {
+	ours := "" // allocations
 	for i, c := range s.sides {
 		name := ""
 		if i == 0 {
@@ -184,8 +186,13 @@ func (s *scene) print() {
 		for j := range ratios {
 			ratios[j] = c.times[j] / s.sides[0].times[j]
 		}
-		fmt.Printf("%-24s %-16s %9.1f %7.2f %7s %7d\n", name, c.name, median(c.times), median(ratios),
-			strconv.FormatFloat(testing.AllocsPerRun(100, c.run), 'f', -1, 64), c.size)
+		allocs := strconv.FormatFloat(testing.AllocsPerRun(100, c.run), 'f', -1, 64)
+		fmt.Printf("%-24s %-16s %9.1f %7.2f %7s %7d\n", name, c.name, median(c.times), median(ratios), allocs, c.size)
+		if i == 0 {
+			ours = allocs
+		} else {
+			row.Add(row.Row{Part: "json", What: s.name, Ours: median(s.sides[0].times), Peer: c.name, Theirs: median(c.times), Unit: "ns", Allocs: ours + ", " + allocs})
+		}
 	}
 	fmt.Println()
 }
