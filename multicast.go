@@ -605,6 +605,11 @@ func (s *multicastSession) dial(c card) (*net.UDPConn, error) {
 		conn.Close()
 		return nil, err
 	}
+	// From the first write on, or push would wait without an end.
+	if err := conn.SetWriteDeadline(time.Now().Add(writeStep)); err != nil {
+		conn.Close()
+		return nil, err
+	}
 	// Nobody reads what comes back to this port: hold little of it.
 	_ = conn.SetReadBuffer(1)
 	// macOS and the BSDs refuse a datagram over the send buffer, 9,216 bytes

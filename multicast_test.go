@@ -1061,6 +1061,23 @@ func TestMulticastWriteDeadline(t *testing.T) {
 	}
 }
 
+// A write has a deadline from the first one on: a network that takes nothing,
+// as a radio link may for minutes, holds up neither the end of ctx nor Close.
+func TestMulticastFirstWriteDeadline(t *testing.T) {
+	s := &multicastSession{multicast: testMulticast(t, ownURL(t))}
+	conn, err := s.dial(card{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	for began := time.Now(); err == nil && time.Since(began) < patience; {
+		_, err = conn.WriteToUDPAddrPort(nil, s.to)
+	}
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("%v, want that the deadline has passed", err)
+	}
+}
+
 func TestMulticastLeavesNothingBehind(t *testing.T) {
 	m := testMulticast(t, ownURL(t))
 	h := make(heard, 1)
