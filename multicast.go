@@ -661,7 +661,7 @@ func (s *multicastSession) send(ctx context.Context, messages []Message) (lost i
 			u.add(size)
 		default:
 			note(s.sendBundle(ctx))
-			if s.closed || ctx.Err() != nil {
+			if err != nil && (s.closed || ctx.Err() != nil) {
 				return len(messages) - sent, err
 			}
 			u.beginWith(at)

@@ -1061,6 +1061,27 @@ func TestMulticastWriteDeadline(t *testing.T) {
 	}
 }
 
+// What needs no waiting is sent though ctx ended after Send began, and nothing
+// is lost without an error.
+func TestMulticastSendAfterTheEnd(t *testing.T) {
+	m := testMulticast(t, ownURL(t))
+	h := make(heard, 1000)
+	m.Subscribe("c")
+	startMulticast(t, m, h.receive)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	batch := make([]Message, 200)
+	for i := range batch {
+		batch[i] = Message{"c", fmt.Append(nil, i)}
+	}
+	if lost, err := m.session().send(ctx, batch); lost != 0 || err != nil {
+		t.Fatal(lost, err)
+	}
+	for i := range batch {
+		h.next(t, "c", string(batch[i].Payload))
+	}
+}
+
 // A write has a deadline from the first one on: a network that takes nothing,
 // as a radio link may for minutes, holds up neither the end of ctx nor Close.
 func TestMulticastFirstWriteDeadline(t *testing.T) {
