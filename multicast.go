@@ -777,7 +777,7 @@ func (s *multicastSession) sendBundle(ctx context.Context) (n int, err error) {
 	}
 	for i := range s.ways {
 		w := &s.ways[i]
-		if w.loopback && sent != 0 && len(s.interfaces) == 0 {
+		if w.loopback && sent == s.bundle.all() && len(s.interfaces) == 0 {
 			break // the interfaces before this loop it back themselves
 		}
 		took, wayErr := s.sendOn(ctx, w)

@@ -241,6 +241,46 @@ func TestMulticastBatchOnOtherWays(t *testing.T) {
 	s.sending.Unlock()
 }
 
+// Those of a batch that no other interface takes go by loopback, as single
+// messages do.
+func TestMulticastBatchTakenInPart(t *testing.T) {
+	m := testMulticast(t, ownURL(t))
+	h := make(heard, 10)
+	m.Subscribe("c")
+	startBatching(t, m, h.receive)
+	s := m.session()
+	s.sending.Lock()
+	s.noRoute = true
+	mtu := 0
+	for i := range s.ways {
+		w := &s.ways[i]
+		if w.loopback {
+			continue
+		}
+		mtu = max(mtu, w.mtu)
+		var err error
+		if w.conn, err = s.dial(w.card); err != nil {
+			t.Fatal(err)
+		}
+		if err := control(w.conn, func(fd uintptr) error { // no fragments
+			return syscall.SetsockoptInt(int(fd), syscall.IPPROTO_IP, syscall.IP_MTU_DISCOVER, syscall.IP_PMTUDISC_DO)
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.sending.Unlock()
+	if mtu == 0 {
+		missing(t, "there is no network interface beside loopback")
+	}
+	fits, large := strings.Repeat("f", mtu-110), strings.Repeat("l", mtu-20)
+	lost, err := m.Send(t.Context(), []Message{{"c", []byte(fits)}, {"c", []byte(large)}})
+	if lost != 0 || err != nil {
+		t.Fatal(lost, err)
+	}
+	h.next(t, "c", fits)
+	h.next(t, "c", large)
+}
+
 // Whoever sends batches can't do more harm than with single datagrams.
 func TestMulticastHostileBatches(t *testing.T) {
 	m := testMulticast(t, ownURL(t))
