@@ -745,11 +745,7 @@ func TestMulticastOtherGroupIsNotHeard(t *testing.T) {
 }
 
 func TestMulticastIPv6(t *testing.T) {
-	if conn, err := net.ListenUDP("udp6", &net.UDPAddr{IP: net.IPv6loopback}); err != nil {
-		missing(t, "no IPv6 here: "+err.Error())
-	} else {
-		conn.Close()
-	}
+	needIPv6(t)
 	for _, form := range []string{"udp://[ff05::a0b:1]:%d?ttl=0", "udp://[ff02::a0b:1]:%d?ttl=0", "udp://[ff01::a0b:1]:%d"} {
 		url := fmt.Sprintf(form, freePort(t))
 		t.Run(url, func(t *testing.T) {
@@ -771,6 +767,15 @@ func TestMulticastIPv6(t *testing.T) {
 			}
 		})
 	}
+}
+
+func needIPv6(t *testing.T) {
+	t.Helper()
+	conn, err := net.ListenUDP("udp6", &net.UDPAddr{IP: net.IPv6loopback})
+	if err != nil {
+		missing(t, "no IPv6 here: "+err.Error())
+	}
+	conn.Close()
 }
 
 func TestMulticastOnOneInterface(t *testing.T) {
