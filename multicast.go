@@ -605,6 +605,11 @@ func (s *multicastSession) dial(c card) (*net.UDPConn, error) {
 		conn.Close()
 		return nil, err
 	}
+	// From the first write on, or push would wait without an end.
+	if err := conn.SetWriteDeadline(time.Now().Add(writeStep)); err != nil {
+		conn.Close()
+		return nil, err
+	}
 	// Nobody reads what comes back to this port: hold little of it.
 	_ = conn.SetReadBuffer(1)
 	// macOS and the BSDs refuse a datagram over the send buffer, 9,216 bytes
@@ -656,7 +661,7 @@ func (s *multicastSession) send(ctx context.Context, messages []Message) (lost i
 			u.add(size)
 		default:
 			note(s.sendBundle(ctx))
-			if s.closed || ctx.Err() != nil {
+			if err != nil && (s.closed || ctx.Err() != nil) {
 				return len(messages) - sent, err
 			}
 			u.beginWith(at)
@@ -772,7 +777,7 @@ func (s *multicastSession) sendBundle(ctx context.Context) (n int, err error) {
 	}
 	for i := range s.ways {
 		w := &s.ways[i]
-		if w.loopback && sent != 0 && len(s.interfaces) == 0 {
+		if w.loopback && sent == s.bundle.all() && len(s.interfaces) == 0 {
 			break // the interfaces before this loop it back themselves
 		}
 		took, wayErr := s.sendOn(ctx, w)

@@ -160,6 +160,55 @@ func TestMulticastBatch(t *testing.T) {
 	}
 }
 
+// The kernel takes batches of datagrams that just fit into a packet, and none
+// of larger ones: the transport reckons with the right headers and the right
+// MTU.
+func TestMulticastBatchOfTheLargest(t *testing.T) {
+	port := freePort(t)
+	for _, url := range []string{ownURL(t), fmt.Sprintf("udp://[ff05::a0b:1]:%d?ttl=0", port), fmt.Sprintf("udp://[ff02::a0b:1]:%d?ttl=0", port)} {
+		t.Run(url, func(t *testing.T) {
+			m := testMulticast(t, url)
+			if m.group.Is6() {
+				needIPv6(t)
+			}
+			h := make(heard, 10)
+			m.Subscribe("c")
+			log := startBatching(t, m, h.receive)
+			s := m.session()
+			s.sending.Lock()
+			way := func() *way {
+				if s.routes() || len(s.ways) == 0 {
+					return &s.routed
+				}
+				return &s.ways[0]
+			}
+			limit := way().limit
+			s.sending.Unlock()
+			if limit == 0 || 2*limit > maxSend {
+				missing(t, fmt.Sprint("there is no network interface beside loopback that it leaves by: ", limit))
+			}
+			for over := range 2 {
+				n := limit + over - len(appendEnvelope(nil, "c", nil, &s.src, 1))
+				s.sending.Lock()
+				way().limit = limit + over
+				s.sending.Unlock()
+				text := strings.Repeat("x", n)
+				if lost, err := m.Send(t.Context(), []Message{{"c", []byte(text)}, {"c", []byte(text)}}); lost != 0 || err != nil {
+					t.Fatal(lost, err)
+				}
+				h.next(t, "c", text)
+				h.next(t, "c", text)
+				s.sending.Lock()
+				refused := way().limit == 0
+				s.sending.Unlock()
+				if refused != (over == 1) {
+					t.Errorf("%d bytes, %d over: refused %t\n%q", limit+over, over, refused, log.with("refuses"))
+				}
+			}
+		})
+	}
+}
+
 // Where the kernel refuses, the batch is sent one by one, and so is what
 // follows. Without checksums it refuses.
 func TestMulticastBatchRefused(t *testing.T) {
@@ -239,6 +288,46 @@ func TestMulticastBatchOnOtherWays(t *testing.T) {
 	s.sending.Lock()
 	s.ways = nil // closed already
 	s.sending.Unlock()
+}
+
+// Those of a batch that no other interface takes go by loopback, as single
+// messages do.
+func TestMulticastBatchTakenInPart(t *testing.T) {
+	m := testMulticast(t, ownURL(t))
+	h := make(heard, 10)
+	m.Subscribe("c")
+	startBatching(t, m, h.receive)
+	s := m.session()
+	s.sending.Lock()
+	s.noRoute = true
+	mtu := 0
+	for i := range s.ways {
+		w := &s.ways[i]
+		if w.loopback {
+			continue
+		}
+		mtu = max(mtu, w.mtu)
+		var err error
+		if w.conn, err = s.dial(w.card); err != nil {
+			t.Fatal(err)
+		}
+		if err := control(w.conn, func(fd uintptr) error { // no fragments
+			return syscall.SetsockoptInt(int(fd), syscall.IPPROTO_IP, syscall.IP_MTU_DISCOVER, syscall.IP_PMTUDISC_DO)
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.sending.Unlock()
+	if mtu == 0 {
+		missing(t, "there is no network interface beside loopback")
+	}
+	fits, large := strings.Repeat("f", mtu-110), strings.Repeat("l", mtu-20)
+	lost, err := m.Send(t.Context(), []Message{{"c", []byte(fits)}, {"c", []byte(large)}})
+	if lost != 0 || err != nil {
+		t.Fatal(lost, err)
+	}
+	h.next(t, "c", fits)
+	h.next(t, "c", large)
 }
 
 // Whoever sends batches can't do more harm than with single datagrams.

@@ -745,11 +745,7 @@ func TestMulticastOtherGroupIsNotHeard(t *testing.T) {
 }
 
 func TestMulticastIPv6(t *testing.T) {
-	if conn, err := net.ListenUDP("udp6", &net.UDPAddr{IP: net.IPv6loopback}); err != nil {
-		missing(t, "no IPv6 here: "+err.Error())
-	} else {
-		conn.Close()
-	}
+	needIPv6(t)
 	for _, form := range []string{"udp://[ff05::a0b:1]:%d?ttl=0", "udp://[ff02::a0b:1]:%d?ttl=0", "udp://[ff01::a0b:1]:%d"} {
 		url := fmt.Sprintf(form, freePort(t))
 		t.Run(url, func(t *testing.T) {
@@ -771,6 +767,15 @@ func TestMulticastIPv6(t *testing.T) {
 			}
 		})
 	}
+}
+
+func needIPv6(t *testing.T) {
+	t.Helper()
+	conn, err := net.ListenUDP("udp6", &net.UDPAddr{IP: net.IPv6loopback})
+	if err != nil {
+		missing(t, "no IPv6 here: "+err.Error())
+	}
+	conn.Close()
 }
 
 func TestMulticastOnOneInterface(t *testing.T) {
@@ -1058,6 +1063,44 @@ func TestMulticastWriteDeadline(t *testing.T) {
 	lost, err := m.Send(ctx, []Message{{"c", nil}, {"c", nil}})
 	if lost != 2 || !errors.Is(err, context.Canceled) {
 		t.Errorf("lost %d: %v", lost, err)
+	}
+}
+
+// What needs no waiting is sent though ctx ended after Send began, and nothing
+// is lost without an error.
+func TestMulticastSendAfterTheEnd(t *testing.T) {
+	m := testMulticast(t, ownURL(t))
+	h := make(heard, 1000)
+	m.Subscribe("c")
+	startMulticast(t, m, h.receive)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	batch := make([]Message, 200)
+	for i := range batch {
+		batch[i] = Message{"c", fmt.Append(nil, i)}
+	}
+	if lost, err := m.session().send(ctx, batch); lost != 0 || err != nil {
+		t.Fatal(lost, err)
+	}
+	for i := range batch {
+		h.next(t, "c", string(batch[i].Payload))
+	}
+}
+
+// A write has a deadline from the first one on: a network that takes nothing,
+// as a radio link may for minutes, holds up neither the end of ctx nor Close.
+func TestMulticastFirstWriteDeadline(t *testing.T) {
+	s := &multicastSession{multicast: testMulticast(t, ownURL(t))}
+	conn, err := s.dial(card{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	for began := time.Now(); err == nil && time.Since(began) < patience; {
+		_, err = conn.WriteToUDPAddrPort(nil, s.to)
+	}
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("%v, want that the deadline has passed", err)
 	}
 }
 
