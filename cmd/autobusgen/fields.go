@@ -25,6 +25,7 @@ type unit struct {
 	events     []*structure
 	under      []*types.Named // whose shapes are being told
 	incomplete bool           // a type is missing, as the compiler will tell
+	unknown    problems       // fields of such types, should it not
 }
 
 // A structure is a struct that gets methods.
@@ -295,6 +296,7 @@ func (u *unit) readFields(s *structure, st *types.Struct, path string) {
 		}
 		if f.shape == nil {
 			u.incomplete = true
+			u.unknown.add(f.at, "%s.%s: its type isn't known here, as those of cgo aren't: want a type that Go declares", s.name, f.path)
 			continue
 		}
 		if t.raw {

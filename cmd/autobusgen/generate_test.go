@@ -171,6 +171,8 @@ func TestRun(t *testing.T) {
 		{"no such type", map[string]string{"a.go": pingSource}, []string{"-type", "Pong"}, exitError, "autobusgen: -type Pong: package m has no such type\n"},
 		{"syntax", map[string]string{"a.go": pingSource, "b.go": "package m\n\nfunc {\n"}, nil, exitError, "b.go:3: expected 'IDENT', found '{'\n"},
 		{"undefined", map[string]string{"a.go": "package m\n\n//autobus:event\ntype Ping struct{ ID, Other Identity }\n"}, nil, exitError, "a.go:4: undefined: Identity\n"},
+		{"of C", map[string]string{"a.go": "package m\n\n// typedef int id;\nimport \"C\"\n\n//autobus:event\ntype Ping struct {\n\tName string\n\tIDs  []C.id\n}\n"}, nil, exitError,
+			"a.go:9: Ping.IDs: its type isn't known here, as those of cgo aren't: want a type that Go declares\n"},
 		{"undefined elsewhere", map[string]string{"a.go": pingSource, "b.go": "package m\n\nvar x = nothing\n\nvar y int = Ping{}.Type()\n"}, nil, exitError,
 			"b.go:3: undefined: nothing\nb.go:5: cannot use Ping{}.Type() (value of type string) as int value in variable declaration\n"},
 		{"methods missing", map[string]string{"a.go": pingSource, "b.go": "package m\n\nimport \"github.com/autobus-go/autobus\"\n\nvar _ autobus.Event = Ping{}\n\n" +

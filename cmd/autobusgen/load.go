@@ -368,6 +368,9 @@ func (p *pkg) generate() (outputs []output, events []*structure, err error) {
 			}
 			p.problems.add(at, "%s", err.Msg)
 		}
+		if len(p.problems) == 0 {
+			p.problems = append(p.problems, u.unknown...)
+		}
 	}
 	slices.SortFunc(events, func(a, b *structure) int { return strings.Compare(a.wire, b.wire) })
 	for _, name := range p.ours {
