@@ -169,6 +169,8 @@ func TestRun(t *testing.T) {
 		{"nothing marked", map[string]string{"a.go": "package m\n\ntype Ping struct{}\n"}, nil, exitError,
 			"autobusgen: nothing in package m is marked as an event: put //autobus:event right above a struct, or name it with -type\n"},
 		{"no such type", map[string]string{"a.go": pingSource}, []string{"-type", "Pong"}, exitError, "autobusgen: -type Pong: package m has no such type\n"},
+		{"spaces in lists", map[string]string{"a.go": "package m\n\n//go:generate autobusgen -type \"A, B\"\n//go:generate autobusgen \"-type=C, D\"\n\n" +
+			"type (\n\tA struct{}\n\tB struct{}\n\tC struct{}\n\tD struct{}\n)\n\nvar t = A{}.Type() + B{}.Type() + C{}.Type() + D{}.Type()\n"}, nil, exitOK, ""},
 		{"syntax", map[string]string{"a.go": pingSource, "b.go": "package m\n\nfunc {\n"}, nil, exitError, "b.go:3: expected 'IDENT', found '{'\n"},
 		{"undefined", map[string]string{"a.go": "package m\n\n//autobus:event\ntype Ping struct{ ID, Other Identity }\n"}, nil, exitError, "a.go:4: undefined: Identity\n"},
 		{"of C", map[string]string{"a.go": "package m\n\n// typedef int id;\nimport \"C\"\n\n//autobus:event\ntype Ping struct {\n\tName string\n\tIDs  []C.id\n}\n"}, nil, exitError,

@@ -196,7 +196,8 @@ var (
 	markLine = regexp.MustCompile(`^//(\s*)autobus:(\S*)(?:\s+(.*?))?\s*$`)
 	// generateLine is one that runs autobusgen, by whatever path.
 	generateLine = regexp.MustCompile(`^//go:generate\s(?:.*[\s/])?autobusgen(?:@\S+)?(?:\s+(.*))?$`)
-	typeFlag     = regexp.MustCompile(`(?:^|\s)--?type(?:\s+|=)"?([^\s"]+)`)
+	// typeFlag is its -type, where a word may stand in quotes.
+	typeFlag = regexp.MustCompile(`(?:^|\s)(?:"--?type=([^"]*)"|--?type\s+"([^"]*)"|--?type(?:\s+|=)([^\s"]+))`)
 )
 
 // findMarks finds what asks for methods: marks, lines of go generate, -type.
@@ -254,8 +255,8 @@ func (p *pkg) findMarks() {
 				at := p.fset.Position(c.Pos())
 				if m := generateLine.FindStringSubmatch(c.Text); m != nil {
 					if list := typeFlag.FindStringSubmatch(m[1]); list != nil {
-						for name := range strings.SplitSeq(list[1], ",") {
-							names = append(names, named{name, at})
+						for name := range strings.SplitSeq(strings.Join(list[1:], ""), ",") {
+							names = append(names, named{strings.TrimSpace(name), at})
 						}
 					}
 				}
