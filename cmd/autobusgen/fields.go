@@ -20,6 +20,8 @@ type unit struct {
 	suffix string      // "_test" for the tests beside the package
 	types  *types.Package
 
+	inTests *types.Scope // what the package's tests declare, which no import of the package may be named
+
 	structures map[*types.TypeName]*structure
 	order      []*structure // those that get methods: those they need before them
 	events     []*structure

@@ -327,6 +327,20 @@ func (*OwnSlice) Unmarshal(*autobus.Decoder) error  { return nil }
 	}
 }
 
+// What the tests declare is no name for an import: they are compiled with it.
+func TestNamesInTests(t *testing.T) {
+	dir := newModule(t, map[string]string{
+		"a.go":      "package m\n\n//autobus:event\ntype Ping struct {\n\tID int `autobus:\",required\"`\n}\n",
+		"a_test.go": "package m\n\nvar _ = errors(0)\n\nfunc errors(int) error { return nil }\n",
+	})
+	if code, stdout, stderr := call(t, dir); code != exitOK {
+		t.Fatalf("%s%s", stdout, stderr)
+	}
+	if out, err := exec.Command("go", "vet", ".").CombinedOutput(); err != nil {
+		t.Errorf("go vet: %v\n%s", err, out)
+	}
+}
+
 func TestSnake(t *testing.T) {
 	for name, want := range map[string]string{
 		"ID": "id", "HTTPServer": "http_server", "UserID": "user_id", "UserIDs": "user_ids", "URLsByName": "urls_by_name", "IDs": "ids",

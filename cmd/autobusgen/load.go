@@ -317,6 +317,7 @@ func declaredType(f *ast.File, name string) *ast.TypeSpec {
 // with them. It returns the events, in the order of their names, too.
 func (p *pkg) generate() (outputs []output, events []*structure, err error) {
 	var written []*ast.File // what was made for the files before
+	tests, _ := p.check(p.path, p.tests, nil)
 	for _, part := range []struct {
 		files  []*ast.File // read with
 		own    []*ast.File // marks of these
@@ -341,7 +342,7 @@ func (p *pkg) generate() (outputs []output, events []*structure, err error) {
 			}
 			written = nil
 		}
-		u := &unit{pkg: p, own: part.own, suffix: part.suffix}
+		u := &unit{pkg: p, own: part.own, suffix: part.suffix, inTests: tests.Scope()}
 		u.types, _ = p.check(p.path+part.suffix, slices.Concat(part.files, written), imports)
 		made := u.generate()
 		outputs = append(outputs, made...)

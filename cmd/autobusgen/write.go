@@ -113,7 +113,7 @@ func (w *writer) use(path, name string) string {
 		return known
 	}
 	for taken := true; taken; {
-		taken = len(name) == 1 || w.u.types.Scope().Lookup(name) != nil || types.Universe.Lookup(name) != nil || slices.Contains(localNames, strings.TrimRight(name, "0123456789"))
+		taken = len(name) == 1 || w.u.types.Scope().Lookup(name) != nil || w.u.inTests.Lookup(name) != nil || types.Universe.Lookup(name) != nil || slices.Contains(localNames, strings.TrimRight(name, "0123456789"))
 		for _, other := range w.imports {
 			taken = taken || other == name
 		}
