@@ -173,6 +173,8 @@ func TestRun(t *testing.T) {
 			"type (\n\tA struct{}\n\tB struct{}\n\tC struct{}\n\tD struct{}\n)\n\nvar t = A{}.Type() + B{}.Type() + C{}.Type() + D{}.Type()\n"}, nil, exitOK, ""},
 		{"imported by what tests import", map[string]string{"a.go": pingSource, "q/q.go": "package q\n\nimport \"example.com/m\"\n\nfunc Get() m.Ping { return m.Ping{} }\n",
 			"a_test.go": "package m_test\n\nimport (\n\t\"example.com/m\"\n\t\"example.com/m/q\"\n)\n\n//autobus:event\ntype Pong struct{ Of m.Ping }\n\nvar _ m.Ping = q.Get()\n"}, nil, exitOK, ""},
+		{"not built here", map[string]string{"a.go": pingSource, "b.go": "//go:build other\n\n" + pingSource, "c.go": "//go:build other\n\npackage m\n"}, nil, exitOK,
+			"b.go: its build constraints leave this file out, and so are its events: set GOOS and GOARCH for it, or GOFLAGS=-tags=…\n"},
 		{"syntax", map[string]string{"a.go": pingSource, "b.go": "package m\n\nfunc {\n"}, nil, exitError, "b.go:3: expected 'IDENT', found '{'\n"},
 		{"undefined", map[string]string{"a.go": "package m\n\n//autobus:event\ntype Ping struct{ ID, Other Identity }\n"}, nil, exitError, "a.go:4: undefined: Identity\n"},
 		{"of C", map[string]string{"a.go": "package m\n\n// typedef int id;\nimport \"C\"\n\n//autobus:event\ntype Ping struct {\n\tName string\n\tIDs  []C.id\n}\n"}, nil, exitError,

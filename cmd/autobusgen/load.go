@@ -48,6 +48,7 @@ type pkg struct {
 	files, tests, external []*ast.File // external: package name_test
 	names                  map[*ast.File]string
 	ours                   []string // files that autobusgen wrote before
+	notBuilt               []string // files with marks, and build constraints that leave them out
 	problems               problems
 	marks                  map[string]mark // by the struct's name, "_test." before those of package name_test
 }
@@ -66,8 +67,11 @@ type listed struct {
 	CgoFiles     []string
 	TestGoFiles  []string
 	XTestGoFiles []string
-	Module       *struct{ GoVersion string }
-	Error        *struct{ Err string }
+
+	IgnoredGoFiles []string // not built here: for another system, say
+
+	Module *struct{ GoVersion string }
+	Error  *struct{ Err string }
 }
 
 // load reads the package in dir, but for what autobusgen has written.
@@ -77,7 +81,7 @@ func (l *loader) load(dir string, wanted []string) (*pkg, error) {
 	} else if !info.IsDir() {
 		return nil, fmt.Errorf("autobusgen: %s isn't a directory: name the one that the package is in", dir)
 	}
-	out, err := goList(dir, "-json=ImportPath,Name,GoFiles,CgoFiles,TestGoFiles,XTestGoFiles,Module,Error", ".")
+	out, err := goList(dir, "-json=ImportPath,Name,GoFiles,CgoFiles,TestGoFiles,XTestGoFiles,IgnoredGoFiles,Module,Error", ".")
 	if err != nil {
 		return nil, err
 	}
@@ -140,6 +144,13 @@ func (l *loader) load(dir string, wanted []string) (*pkg, error) {
 	if len(problems) > 0 {
 		return nil, problems.err()
 	}
+	for _, name := range about.IgnoredGoFiles {
+		name = filepath.Join(dir, name)
+		f, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ParseComments|parser.SkipObjectResolution)
+		if err == nil && hasMark(f) {
+			p.notBuilt = append(p.notBuilt, name)
+		}
+	}
 	p.findMarks()
 	if len(p.marks) == 0 && len(p.problems) == 0 {
 		p.problems.add(token.Position{}, "autobusgen: nothing in package %s is marked as an event: put //autobus:event right above a struct, or name it with -type", p.name)
@@ -199,6 +210,18 @@ var (
 	// typeFlag is its -type, where a word may stand in quotes.
 	typeFlag = regexp.MustCompile(`(?:^|\s)(?:"--?type=([^"]*)"|--?type\s+"([^"]*)"|--?type(?:\s+|=)([^\s"]+))`)
 )
+
+// hasMark reports whether a file would ask for methods.
+func hasMark(f *ast.File) bool {
+	for _, group := range f.Comments {
+		for _, c := range group.List {
+			if m := markLine.FindStringSubmatch(c.Text); m != nil && m[1] == "" && m[2] == "event" || generateLine.MatchString(c.Text) {
+				return true
+			}
+		}
+	}
+	return false
+}
 
 // findMarks finds what asks for methods: marks, lines of go generate, -type.
 // All of them count however autobusgen was started, so that what it writes

@@ -38,7 +38,9 @@
 // The methods of what ping.go declares are written to ping_autobus.go; a suffix
 // that has a meaning to Go stays the last: ping_autobus_test.go,
 // ping_autobus_linux.go. A file that autobusgen has not written is never
-// overwritten. If anything is wrong, nothing is written, every mistake is told
+// overwritten. Files that their build constraints leave out are told of: run it
+// for their system, too, by GOOS and GOARCH, or with their tags, by
+// GOFLAGS=-tags=…, which "go generate -tags" doesn't hand on. If anything is wrong, nothing is written, every mistake is told
 // as file:line: what, and the exit status is 1; it is 2 for a mistake on the
 // command line.
 //
@@ -171,7 +173,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if flags.NArg() == 1 {
 		dir = flags.Arg(0)
 	}
-	if err := generate(newLoader(), dir, names, *python); err != nil {
+	if err := generate(newLoader(), dir, names, *python, stderr); err != nil {
 		for _, line := range strings.Split(err.Error(), "\n") {
 			fmt.Fprintf(stderr, "%s\n", line)
 		}
@@ -202,11 +204,15 @@ type output struct {
 	text []byte
 }
 
-// generate does what the command line asks for, or nothing and tells why.
-func generate(l *loader, dir string, names []string, python string) error {
+// generate does what the command line asks for, or nothing and tells why. To
+// notes it tells what else there would be.
+func generate(l *loader, dir string, names []string, python string, notes io.Writer) error {
 	p, err := l.load(dir, names)
 	if err != nil {
 		return err
+	}
+	for _, name := range p.notBuilt {
+		fmt.Fprintf(notes, "%s: its build constraints leave this file out, and so are its events: set GOOS and GOARCH for it, or GOFLAGS=-tags=…\n", name)
 	}
 	outputs, events, err := p.generate()
 	if err != nil {
