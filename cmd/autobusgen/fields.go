@@ -264,6 +264,10 @@ func (u *unit) readFields(s *structure, st *types.Struct, path string) {
 			fail("%s", problem)
 			continue
 		}
+		if u.holdsLock(v.Type()) {
+			fail("it holds a lock, which may not be copied, as events are: want a pointer to it, or to keep it elsewhere")
+			continue
+		}
 		if t.skip {
 			continue
 		}
@@ -322,6 +326,33 @@ func (u *unit) readFields(s *structure, st *types.Struct, path string) {
 		}
 		s.fields = append(s.fields, f)
 	}
+}
+
+// holdsLock reports whether a value of type t has a lock in it, as go vet sees
+// one: what has the methods Lock and Unlock by its address alone.
+func (u *unit) holdsLock(t types.Type) bool {
+	if _, ok := t.Underlying().(*types.Interface); ok {
+		return false
+	}
+	if _, ok := t.Underlying().(*types.Pointer); ok {
+		return false
+	}
+	lock, lockByAddr := u.method(t, "Lock", false)
+	unlock, unlockByAddr := u.method(t, "Unlock", false)
+	if lock != nil && unlock != nil && lockByAddr && unlockByAddr {
+		return true
+	}
+	switch t := t.Underlying().(type) {
+	case *types.Array:
+		return u.holdsLock(t.Elem())
+	case *types.Struct:
+		for f := range t.Fields() {
+			if u.holdsLock(f.Type()) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // promoted is the embedded struct whose fields stand among those around it.

@@ -101,8 +101,9 @@
 // same. An unexported field takes an autobus tag with its name, or "-". What
 // no value can be read back from is a mistake, never left out: functions,
 // channels, complex numbers, interfaces with methods, types that hold
-// themselves, generic structs. A mistake are also two fields of one name, and
-// a field of an event that is named type, which carries the type's name.
+// themselves, generic structs. A mistake are also two fields of one name, a
+// field of an event that is named type, which carries the type's name, and a
+// lock, sent or not, since events are copied.
 //
 // # Python
 //
