@@ -192,6 +192,8 @@ func TestRun(t *testing.T) {
 			"a_autobus.go: autobusgen did not write this file, and doesn't overwrite it: rename it, or remove it\n"},
 		{"Python of somebody's", map[string]string{"a.go": pingSource, "a.py": "import os\n"}, []string{"-python", "a.py"}, exitError,
 			"a.py: autobusgen did not write this file, and doesn't overwrite it: rename it, or remove it\n"},
+		{"no file", map[string]string{"a.go": pingSource, "b.go": "package m\n\n//autobus:event\ntype Pong struct{}\n", "b_autobus.go/x": ""}, nil, exitError,
+			"b_autobus.go: "},
 		{"no place for Python", map[string]string{"a.go": pingSource}, []string{"-python", "nowhere/a.py"}, exitError, "autobusgen: open nowhere/a.py: "},
 		{"left over", map[string]string{"a.go": pingSource, "b_autobus.go": own}, nil, exitError,
 			"b_autobus.go: nothing asks for this file any more: remove it, or mark or name the structs that it was written for\n"},

@@ -121,6 +121,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -226,19 +227,30 @@ func generate(l *loader, dir string, names []string, python string, notes io.Wri
 		}
 		outputs = slices.Insert(outputs, 0, output{python, text}) // the one whose folder may be missing
 	}
-	var kept []error
+	var mistakes []error
+	var changed []output
 	for _, o := range outputs {
-		if old, err := os.ReadFile(o.name); err == nil && len(old) > 0 && !isOurs(old) {
-			kept = append(kept, fmt.Errorf("%s: autobusgen did not write this file, and doesn't overwrite it: rename it, or remove it", o.name))
-		}
-	}
-	if len(kept) > 0 {
-		return errors.Join(kept...)
-	}
-	for _, o := range outputs {
-		if old, err := os.ReadFile(o.name); err == nil && bytes.Equal(old, o.text) {
+		old, err := os.ReadFile(o.name)
+		switch {
+		case err == nil && bytes.Equal(old, o.text):
 			continue // the file keeps its time, and nobody builds anew
+		case err == nil && len(old) > 0 && !isOurs(old):
+			mistakes = append(mistakes, fmt.Errorf("%s: autobusgen did not write this file, and doesn't overwrite it: rename it, or remove it", o.name))
+		case err == nil: // it may be for reading alone
+			var f *os.File
+			if f, err = os.OpenFile(o.name, os.O_WRONLY, 0); err == nil {
+				err = f.Close()
+			}
 		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			mistakes = append(mistakes, fmt.Errorf("autobusgen: %w", err))
+		}
+		changed = append(changed, o)
+	}
+	if len(mistakes) > 0 {
+		return errors.Join(mistakes...)
+	}
+	for _, o := range changed {
 		if err := os.WriteFile(o.name, o.text, 0o666); err != nil {
 			return fmt.Errorf("autobusgen: %w", err)
 		}
