@@ -347,6 +347,42 @@ func TestNamesInTests(t *testing.T) {
 	}
 }
 
+// Of a name that comes twice, the last value counts, also where UnmarshalText
+// adds to what is there.
+func TestTextTwice(t *testing.T) {
+	dir := newModule(t, map[string]string{"a.go": `package main
+
+import (
+	"fmt"
+
+	"github.com/autobus-go/autobus"
+)
+
+//autobus:event
+type Ping struct{ Of Words }
+
+type Words []string
+
+func (w Words) MarshalText() ([]byte, error) { return nil, nil }
+
+func (w *Words) UnmarshalText(text []byte) error {
+	*w = append(*w, string(text))
+	return nil
+}
+
+func main() {
+	var p Ping
+	fmt.Println(autobus.Unmarshal([]byte(` + "`" + `{"of": "a", "of": "b"}` + "`" + `), &p), p)
+}
+`})
+	if code, stdout, stderr := call(t, dir); code != exitOK {
+		t.Fatalf("%s%s", stdout, stderr)
+	}
+	if out, err := exec.Command("go", "run", ".").CombinedOutput(); err != nil || string(out) != "<nil> {[b]}\n" {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
 func TestSnake(t *testing.T) {
 	for name, want := range map[string]string{
 		"ID": "id", "HTTPServer": "http_server", "UserID": "user_id", "UserIDs": "user_ids", "URLsByName": "urls_by_name", "IDs": "ids",
