@@ -53,7 +53,7 @@
 //
 //	Go                            JSON                   Python
 //	bool                          true                   bool
-//	int…int64, uint…uint64        7                      int, in these bounds
+//	int…int64, uint…uint64        7                      int, in these bounds; int's are Go's alone
 //	float32, float64              7.0                    float
 //	string                        "text"                 str
 //	[]byte, [N]byte               "aGk=": base64         bytes

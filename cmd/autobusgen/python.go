@@ -92,8 +92,10 @@ _Bytes = typing.Annotated[
     pydantic.PlainSerializer(lambda v: base64.b64encode(v).decode(), when_used="json"),
 ]
 `},
-	{"_Event", []string{"autobus"}, `class _Event(autobus.Event):
+	{"_Event", []string{"autobus", "pydantic"}, `class _Event(autobus.Event):
     """Publishes as JSON what autobus.Event can't: times, durations, bytes and nested classes."""
+
+    model_config = pydantic.ConfigDict(ser_json_inf_nan="constants")  # in Any, too, where they would be null
 
     def __iter__(self):
         yield from self.model_dump(mode="json").items()
