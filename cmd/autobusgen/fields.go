@@ -615,9 +615,9 @@ func (u *unit) namedShape(s *shape, t *types.Named) (done bool, problem string) 
 		s.kind = kindRaw
 		return true, ""
 	}
-	if object.Pkg() != nil && object.Pkg() != u.types && !object.Exported() {
-		if alias, ok := s.typ.(*types.Alias); !ok || !alias.Obj().Exported() {
-			return false, fmt.Sprintf("%s isn't exported by its package: want a type that can be named here", u.show(s.typ))
+	if !u.canName(object) {
+		if alias, ok := s.typ.(*types.Alias); !ok || !u.canName(alias.Obj()) {
+			return false, fmt.Sprintf("%s isn't exported by its package, or that is internal elsewhere: want a type that can be named here", u.show(s.typ))
 		}
 	}
 	if _, ok := t.Underlying().(*types.Interface); ok {
@@ -645,6 +645,17 @@ func (u *unit) namedShape(s *shape, t *types.Named) (done bool, problem string) 
 	}
 	s.kind = kindStruct
 	return true, ""
+}
+
+// canName reports whether the package may use the name of a type: "go help
+// importpath" says who may import what is internal.
+func (u *unit) canName(object *types.TypeName) bool {
+	if object.Pkg() == nil || object.Pkg() == u.types {
+		return true
+	}
+	path := "/" + object.Pkg().Path() + "/"
+	i := strings.LastIndex(path, "/internal/")
+	return object.Exported() && (i < 0 || strings.HasPrefix("/"+u.path+"/", path[:i+1]) && i > 0)
 }
 
 // ownMethods looks whether a type has methods that write and read it.

@@ -175,6 +175,10 @@ func TestRun(t *testing.T) {
 			"a_test.go": "package m_test\n\nimport (\n\t\"example.com/m\"\n\t\"example.com/m/q\"\n)\n\n//autobus:event\ntype Pong struct{ Of m.Ping }\n\nvar _ m.Ping = q.Get()\n"}, nil, exitOK, ""},
 		{"not built here", map[string]string{"a.go": pingSource, "b.go": "//go:build other\n\n" + pingSource, "c.go": "//go:build other\n\npackage m\n"}, nil, exitOK,
 			"b.go: its build constraints leave this file out, and so are its events: set GOOS and GOARCH for it, or GOFLAGS=-tags=…\n"},
+		{"internal elsewhere", map[string]string{"a.go": "package m\n\nimport (\n\t\"example.com/m/q\"\n\t\"example.com/m/internal/x\"\n)\n\n//autobus:event\ntype Ping struct {\n" +
+			"\tA q.Names\n\tB x.Names\n\tC q.Alias\n}\n", "internal/x/x.go": "package x\n\ntype Name string\n\ntype Names []Name\n",
+			"q/q.go": "package q\n\nimport \"example.com/m/q/internal/y\"\n\ntype Names []y.Name\n\ntype Alias = y.Name\n", "q/internal/y/y.go": "package y\n\ntype Name string\n"}, nil, exitError,
+			"a.go:10: Ping.A: y.Name isn't exported by its package, or that is internal elsewhere: want a type that can be named here\n"},
 		{"syntax", map[string]string{"a.go": pingSource, "b.go": "package m\n\nfunc {\n"}, nil, exitError, "b.go:3: expected 'IDENT', found '{'\n"},
 		{"undefined", map[string]string{"a.go": "package m\n\n//autobus:event\ntype Ping struct{ ID, Other Identity }\n"}, nil, exitError, "a.go:4: undefined: Identity\n"},
 		{"of C", map[string]string{"a.go": "package m\n\n// typedef int id;\nimport \"C\"\n\n//autobus:event\ntype Ping struct {\n\tName string\n\tIDs  []C.id\n}\n"}, nil, exitError,
