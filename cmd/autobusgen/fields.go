@@ -424,6 +424,7 @@ func parseTag(text string) (t tag, problem string) {
 		var option string
 		option, options, more = strings.Cut(options, ",")
 		switch {
+		case option == "" && key == "json": // json:"-," names a field "-"
 		case option == "omitempty":
 			t.omitempty = true
 		case option == "required" && key == "autobus":
