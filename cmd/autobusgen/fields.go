@@ -20,11 +20,14 @@ type unit struct {
 	suffix string      // "_test" for the tests beside the package
 	types  *types.Package
 
+	inTests *types.Scope // what the package's tests declare, which no import of the package may be named
+
 	structures map[*types.TypeName]*structure
 	order      []*structure // those that get methods: those they need before them
 	events     []*structure
 	under      []*types.Named // whose shapes are being told
 	incomplete bool           // a type is missing, as the compiler will tell
+	unknown    problems       // fields of such types, should it not
 }
 
 // A structure is a struct that gets methods.
@@ -261,6 +264,10 @@ func (u *unit) readFields(s *structure, st *types.Struct, path string) {
 			fail("%s", problem)
 			continue
 		}
+		if u.holdsLock(v.Type()) {
+			fail("it holds a lock, which may not be copied, as events are: want a pointer to it, or to keep it elsewhere")
+			continue
+		}
 		if t.skip {
 			continue
 		}
@@ -295,6 +302,7 @@ func (u *unit) readFields(s *structure, st *types.Struct, path string) {
 		}
 		if f.shape == nil {
 			u.incomplete = true
+			u.unknown.add(f.at, "%s.%s: its type isn't known here, as those of cgo aren't: want a type that Go declares", s.name, f.path)
 			continue
 		}
 		if t.raw {
@@ -318,6 +326,33 @@ func (u *unit) readFields(s *structure, st *types.Struct, path string) {
 		}
 		s.fields = append(s.fields, f)
 	}
+}
+
+// holdsLock reports whether a value of type t has a lock in it, as go vet sees
+// one: what has the methods Lock and Unlock by its address alone.
+func (u *unit) holdsLock(t types.Type) bool {
+	if _, ok := t.Underlying().(*types.Interface); ok {
+		return false
+	}
+	if _, ok := t.Underlying().(*types.Pointer); ok {
+		return false
+	}
+	lock, lockByAddr := u.method(t, "Lock", false)
+	unlock, unlockByAddr := u.method(t, "Unlock", false)
+	if lock != nil && unlock != nil && lockByAddr && unlockByAddr {
+		return true
+	}
+	switch t := t.Underlying().(type) {
+	case *types.Array:
+		return u.holdsLock(t.Elem())
+	case *types.Struct:
+		for f := range t.Fields() {
+			if u.holdsLock(f.Type()) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // promoted is the embedded struct whose fields stand among those around it.
@@ -389,6 +424,7 @@ func parseTag(text string) (t tag, problem string) {
 		var option string
 		option, options, more = strings.Cut(options, ",")
 		switch {
+		case option == "" && key == "json": // json:"-," names a field "-"
 		case option == "omitempty":
 			t.omitempty = true
 		case option == "required" && key == "autobus":
@@ -580,9 +616,9 @@ func (u *unit) namedShape(s *shape, t *types.Named) (done bool, problem string) 
 		s.kind = kindRaw
 		return true, ""
 	}
-	if object.Pkg() != nil && object.Pkg() != u.types && !object.Exported() {
-		if alias, ok := s.typ.(*types.Alias); !ok || !alias.Obj().Exported() {
-			return false, fmt.Sprintf("%s isn't exported by its package: want a type that can be named here", u.show(s.typ))
+	if !u.canName(object) {
+		if alias, ok := s.typ.(*types.Alias); !ok || !u.canName(alias.Obj()) {
+			return false, fmt.Sprintf("%s isn't exported by its package, or that is internal elsewhere: want a type that can be named here", u.show(s.typ))
 		}
 	}
 	if _, ok := t.Underlying().(*types.Interface); ok {
@@ -610,6 +646,17 @@ func (u *unit) namedShape(s *shape, t *types.Named) (done bool, problem string) 
 	}
 	s.kind = kindStruct
 	return true, ""
+}
+
+// canName reports whether the package may use the name of a type: "go help
+// importpath" says who may import what is internal.
+func (u *unit) canName(object *types.TypeName) bool {
+	if object.Pkg() == nil || object.Pkg() == u.types {
+		return true
+	}
+	path := "/" + object.Pkg().Path() + "/"
+	i := strings.LastIndex(path, "/internal/")
+	return object.Exported() && (i < 0 || strings.HasPrefix("/"+u.path+"/", path[:i+1]) && i > 0)
 }
 
 // ownMethods looks whether a type has methods that write and read it.

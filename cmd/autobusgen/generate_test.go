@@ -169,8 +169,20 @@ func TestRun(t *testing.T) {
 		{"nothing marked", map[string]string{"a.go": "package m\n\ntype Ping struct{}\n"}, nil, exitError,
 			"autobusgen: nothing in package m is marked as an event: put //autobus:event right above a struct, or name it with -type\n"},
 		{"no such type", map[string]string{"a.go": pingSource}, []string{"-type", "Pong"}, exitError, "autobusgen: -type Pong: package m has no such type\n"},
+		{"spaces in lists", map[string]string{"a.go": "package m\n\n//go:generate autobusgen -type \"A, B\"\n//go:generate autobusgen \"-type=C, D\"\n\n" +
+			"type (\n\tA struct{}\n\tB struct{}\n\tC struct{}\n\tD struct{}\n)\n\nvar t = A{}.Type() + B{}.Type() + C{}.Type() + D{}.Type()\n"}, nil, exitOK, ""},
+		{"imported by what tests import", map[string]string{"a.go": pingSource, "q/q.go": "package q\n\nimport \"example.com/m\"\n\nfunc Get() m.Ping { return m.Ping{} }\n",
+			"a_test.go": "package m_test\n\nimport (\n\t\"example.com/m\"\n\t\"example.com/m/q\"\n)\n\n//autobus:event\ntype Pong struct{ Of m.Ping }\n\nvar _ m.Ping = q.Get()\n"}, nil, exitOK, ""},
+		{"not built here", map[string]string{"a.go": pingSource, "b.go": "//go:build other\n\n" + pingSource, "c.go": "//go:build other\n\npackage m\n"}, nil, exitOK,
+			"b.go: its build constraints leave this file out, and so are its events: set GOOS and GOARCH for it, or GOFLAGS=-tags=…\n"},
+		{"internal elsewhere", map[string]string{"a.go": "package m\n\nimport (\n\t\"example.com/m/q\"\n\t\"example.com/m/internal/x\"\n)\n\n//autobus:event\ntype Ping struct {\n" +
+			"\tA q.Names\n\tB x.Names\n\tC q.Alias\n}\n", "internal/x/x.go": "package x\n\ntype Name string\n\ntype Names []Name\n",
+			"q/q.go": "package q\n\nimport \"example.com/m/q/internal/y\"\n\ntype Names []y.Name\n\ntype Alias = y.Name\n", "q/internal/y/y.go": "package y\n\ntype Name string\n"}, nil, exitError,
+			"a.go:10: Ping.A: y.Name isn't exported by its package, or that is internal elsewhere: want a type that can be named here\n"},
 		{"syntax", map[string]string{"a.go": pingSource, "b.go": "package m\n\nfunc {\n"}, nil, exitError, "b.go:3: expected 'IDENT', found '{'\n"},
 		{"undefined", map[string]string{"a.go": "package m\n\n//autobus:event\ntype Ping struct{ ID, Other Identity }\n"}, nil, exitError, "a.go:4: undefined: Identity\n"},
+		{"of C", map[string]string{"a.go": "package m\n\n// typedef int id;\nimport \"C\"\n\n//autobus:event\ntype Ping struct {\n\tName string\n\tIDs  []C.id\n}\n"}, nil, exitError,
+			"a.go:9: Ping.IDs: its type isn't known here, as those of cgo aren't: want a type that Go declares\n"},
 		{"undefined elsewhere", map[string]string{"a.go": pingSource, "b.go": "package m\n\nvar x = nothing\n\nvar y int = Ping{}.Type()\n"}, nil, exitError,
 			"b.go:3: undefined: nothing\nb.go:5: cannot use Ping{}.Type() (value of type string) as int value in variable declaration\n"},
 		{"methods missing", map[string]string{"a.go": pingSource, "b.go": "package m\n\nimport \"github.com/autobus-go/autobus\"\n\nvar _ autobus.Event = Ping{}\n\n" +
@@ -184,6 +196,8 @@ func TestRun(t *testing.T) {
 			"a_autobus.go: autobusgen did not write this file, and doesn't overwrite it: rename it, or remove it\n"},
 		{"Python of somebody's", map[string]string{"a.go": pingSource, "a.py": "import os\n"}, []string{"-python", "a.py"}, exitError,
 			"a.py: autobusgen did not write this file, and doesn't overwrite it: rename it, or remove it\n"},
+		{"no file", map[string]string{"a.go": pingSource, "b.go": "package m\n\n//autobus:event\ntype Pong struct{}\n", "b_autobus.go/x": ""}, nil, exitError,
+			"b_autobus.go: "},
 		{"no place for Python", map[string]string{"a.go": pingSource}, []string{"-python", "nowhere/a.py"}, exitError, "autobusgen: open nowhere/a.py: "},
 		{"left over", map[string]string{"a.go": pingSource, "b_autobus.go": own}, nil, exitError,
 			"b_autobus.go: nothing asks for this file any more: remove it, or mark or name the structs that it was written for\n"},
@@ -320,6 +334,56 @@ func (*OwnSlice) Unmarshal(*autobus.Decoder) error  { return nil }
 	cmd.Dir = dir
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("go vet: %v\n%s", err, out)
+	}
+}
+
+// What the tests declare is no name for an import: they are compiled with it.
+func TestNamesInTests(t *testing.T) {
+	dir := newModule(t, map[string]string{
+		"a.go":      "package m\n\n//autobus:event\ntype Ping struct {\n\tID int `autobus:\",required\"`\n}\n",
+		"a_test.go": "package m\n\nvar _ = errors(0)\n\nfunc errors(int) error { return nil }\n",
+	})
+	if code, stdout, stderr := call(t, dir); code != exitOK {
+		t.Fatalf("%s%s", stdout, stderr)
+	}
+	if out, err := exec.Command("go", "vet", ".").CombinedOutput(); err != nil {
+		t.Errorf("go vet: %v\n%s", err, out)
+	}
+}
+
+// Of a name that comes twice, the last value counts, also where UnmarshalText
+// adds to what is there.
+func TestTextTwice(t *testing.T) {
+	dir := newModule(t, map[string]string{"a.go": `package main
+
+import (
+	"fmt"
+
+	"github.com/autobus-go/autobus"
+)
+
+//autobus:event
+type Ping struct{ Of Words }
+
+type Words []string
+
+func (w Words) MarshalText() ([]byte, error) { return nil, nil }
+
+func (w *Words) UnmarshalText(text []byte) error {
+	*w = append(*w, string(text))
+	return nil
+}
+
+func main() {
+	var p Ping
+	fmt.Println(autobus.Unmarshal([]byte(` + "`" + `{"of": "a", "of": "b"}` + "`" + `), &p), p)
+}
+`})
+	if code, stdout, stderr := call(t, dir); code != exitOK {
+		t.Fatalf("%s%s", stdout, stderr)
+	}
+	if out, err := exec.Command("go", "run", ".").CombinedOutput(); err != nil || string(out) != "<nil> {[b]}\n" {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
 

@@ -48,6 +48,7 @@ type pkg struct {
 	files, tests, external []*ast.File // external: package name_test
 	names                  map[*ast.File]string
 	ours                   []string // files that autobusgen wrote before
+	notBuilt               []string // files with marks, and build constraints that leave them out
 	problems               problems
 	marks                  map[string]mark // by the struct's name, "_test." before those of package name_test
 }
@@ -66,8 +67,11 @@ type listed struct {
 	CgoFiles     []string
 	TestGoFiles  []string
 	XTestGoFiles []string
-	Module       *struct{ GoVersion string }
-	Error        *struct{ Err string }
+
+	IgnoredGoFiles []string // not built here: for another system, say
+
+	Module *struct{ GoVersion string }
+	Error  *struct{ Err string }
 }
 
 // load reads the package in dir, but for what autobusgen has written.
@@ -77,7 +81,7 @@ func (l *loader) load(dir string, wanted []string) (*pkg, error) {
 	} else if !info.IsDir() {
 		return nil, fmt.Errorf("autobusgen: %s isn't a directory: name the one that the package is in", dir)
 	}
-	out, err := goList(dir, "-json=ImportPath,Name,GoFiles,CgoFiles,TestGoFiles,XTestGoFiles,Module,Error", ".")
+	out, err := goList(dir, "-json=ImportPath,Name,GoFiles,CgoFiles,TestGoFiles,XTestGoFiles,IgnoredGoFiles,Module,Error", ".")
 	if err != nil {
 		return nil, err
 	}
@@ -140,6 +144,13 @@ func (l *loader) load(dir string, wanted []string) (*pkg, error) {
 	if len(problems) > 0 {
 		return nil, problems.err()
 	}
+	for _, name := range about.IgnoredGoFiles {
+		name = filepath.Join(dir, name)
+		f, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ParseComments|parser.SkipObjectResolution)
+		if err == nil && hasMark(f) {
+			p.notBuilt = append(p.notBuilt, name)
+		}
+	}
 	p.findMarks()
 	if len(p.marks) == 0 && len(p.problems) == 0 {
 		p.problems.add(token.Position{}, "autobusgen: nothing in package %s is marked as an event: put //autobus:event right above a struct, or name it with -type", p.name)
@@ -196,8 +207,21 @@ var (
 	markLine = regexp.MustCompile(`^//(\s*)autobus:(\S*)(?:\s+(.*?))?\s*$`)
 	// generateLine is one that runs autobusgen, by whatever path.
 	generateLine = regexp.MustCompile(`^//go:generate\s(?:.*[\s/])?autobusgen(?:@\S+)?(?:\s+(.*))?$`)
-	typeFlag     = regexp.MustCompile(`(?:^|\s)--?type(?:\s+|=)"?([^\s"]+)`)
+	// typeFlag is its -type, where a word may stand in quotes.
+	typeFlag = regexp.MustCompile(`(?:^|\s)(?:"--?type=([^"]*)"|--?type\s+"([^"]*)"|--?type(?:\s+|=)([^\s"]+))`)
 )
+
+// hasMark reports whether a file would ask for methods.
+func hasMark(f *ast.File) bool {
+	for _, group := range f.Comments {
+		for _, c := range group.List {
+			if m := markLine.FindStringSubmatch(c.Text); m != nil && m[1] == "" && m[2] == "event" || generateLine.MatchString(c.Text) {
+				return true
+			}
+		}
+	}
+	return false
+}
 
 // findMarks finds what asks for methods: marks, lines of go generate, -type.
 // All of them count however autobusgen was started, so that what it writes
@@ -254,8 +278,8 @@ func (p *pkg) findMarks() {
 				at := p.fset.Position(c.Pos())
 				if m := generateLine.FindStringSubmatch(c.Text); m != nil {
 					if list := typeFlag.FindStringSubmatch(m[1]); list != nil {
-						for name := range strings.SplitSeq(list[1], ",") {
-							names = append(names, named{name, at})
+						for name := range strings.SplitSeq(strings.Join(list[1:], ""), ",") {
+							names = append(names, named{strings.TrimSpace(name), at})
 						}
 					}
 				}
@@ -316,6 +340,7 @@ func declaredType(f *ast.File, name string) *ast.TypeSpec {
 // with them. It returns the events, in the order of their names, too.
 func (p *pkg) generate() (outputs []output, events []*structure, err error) {
 	var written []*ast.File // what was made for the files before
+	tests, _ := p.check(p.path, p.tests, nil)
 	for _, part := range []struct {
 		files  []*ast.File // read with
 		own    []*ast.File // marks of these
@@ -340,7 +365,7 @@ func (p *pkg) generate() (outputs []output, events []*structure, err error) {
 			}
 			written = nil
 		}
-		u := &unit{pkg: p, own: part.own, suffix: part.suffix}
+		u := &unit{pkg: p, own: part.own, suffix: part.suffix, inTests: tests.Scope()}
 		u.types, _ = p.check(p.path+part.suffix, slices.Concat(part.files, written), imports)
 		made := u.generate()
 		outputs = append(outputs, made...)
@@ -356,6 +381,9 @@ func (p *pkg) generate() (outputs []output, events []*structure, err error) {
 			continue // what else is wrong may follow from that
 		}
 		_, errs := p.check(p.path+part.suffix, slices.Concat(part.files, written), imports)
+		// Where what the tests import imports the package in its turn, there are two
+		// of it here, whose types differ. Let the compiler tell what else is wrong.
+		twoOfSelf := part.suffix != "" && p.loader.exports[p.path] != ""
 		for _, err := range errs {
 			at := p.fset.Position(err.Pos)
 			if slices.ContainsFunc(made, func(o output) bool { return o.name == at.Filename }) {
@@ -363,10 +391,13 @@ func (p *pkg) generate() (outputs []output, events []*structure, err error) {
 					continue // for want of a type that is told of elsewhere
 				}
 				err.Msg = "autobusgen wrote what doesn't compile, a mistake of its own: " + err.Msg
-			} else if missingMethod.MatchString(err.Msg) {
+			} else if missingMethod.MatchString(err.Msg) || twoOfSelf {
 				continue
 			}
 			p.problems.add(at, "%s", err.Msg)
+		}
+		if len(p.problems) == 0 {
+			p.problems = append(p.problems, u.unknown...)
 		}
 	}
 	slices.SortFunc(events, func(a, b *structure) int { return strings.Compare(a.wire, b.wire) })

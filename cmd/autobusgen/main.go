@@ -38,7 +38,9 @@
 // The methods of what ping.go declares are written to ping_autobus.go; a suffix
 // that has a meaning to Go stays the last: ping_autobus_test.go,
 // ping_autobus_linux.go. A file that autobusgen has not written is never
-// overwritten. If anything is wrong, nothing is written, every mistake is told
+// overwritten. Files that their build constraints leave out are told of: run it
+// for their system, too, by GOOS and GOARCH, or with their tags, by
+// GOFLAGS=-tags=…, which "go generate -tags" doesn't hand on. If anything is wrong, nothing is written, every mistake is told
 // as file:line: what, and the exit status is 1; it is 2 for a mistake on the
 // command line.
 //
@@ -51,7 +53,7 @@
 //
 //	Go                            JSON                   Python
 //	bool                          true                   bool
-//	int…int64, uint…uint64        7                      int, in these bounds
+//	int…int64, uint…uint64        7                      int, in these bounds; int's are Go's alone
 //	float32, float64              7.0                    float
 //	string                        "text"                 str
 //	[]byte, [N]byte               "aGk=": base64         bytes
@@ -99,8 +101,9 @@
 // same. An unexported field takes an autobus tag with its name, or "-". What
 // no value can be read back from is a mistake, never left out: functions,
 // channels, complex numbers, interfaces with methods, types that hold
-// themselves, generic structs. A mistake are also two fields of one name, and
-// a field of an event that is named type, which carries the type's name.
+// themselves, generic structs. A mistake are also two fields of one name, a
+// field of an event that is named type, which carries the type's name, and a
+// lock, sent or not, since events are copied.
 //
 // # Python
 //
@@ -118,6 +121,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -171,7 +175,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if flags.NArg() == 1 {
 		dir = flags.Arg(0)
 	}
-	if err := generate(newLoader(), dir, names, *python); err != nil {
+	if err := generate(newLoader(), dir, names, *python, stderr); err != nil {
 		for _, line := range strings.Split(err.Error(), "\n") {
 			fmt.Fprintf(stderr, "%s\n", line)
 		}
@@ -202,11 +206,15 @@ type output struct {
 	text []byte
 }
 
-// generate does what the command line asks for, or nothing and tells why.
-func generate(l *loader, dir string, names []string, python string) error {
+// generate does what the command line asks for, or nothing and tells why. To
+// notes it tells what else there would be.
+func generate(l *loader, dir string, names []string, python string, notes io.Writer) error {
 	p, err := l.load(dir, names)
 	if err != nil {
 		return err
+	}
+	for _, name := range p.notBuilt {
+		fmt.Fprintf(notes, "%s: its build constraints leave this file out, and so are its events: set GOOS and GOARCH for it, or GOFLAGS=-tags=…\n", name)
 	}
 	outputs, events, err := p.generate()
 	if err != nil {
@@ -219,19 +227,30 @@ func generate(l *loader, dir string, names []string, python string) error {
 		}
 		outputs = slices.Insert(outputs, 0, output{python, text}) // the one whose folder may be missing
 	}
-	var kept []error
+	var mistakes []error
+	var changed []output
 	for _, o := range outputs {
-		if old, err := os.ReadFile(o.name); err == nil && len(old) > 0 && !isOurs(old) {
-			kept = append(kept, fmt.Errorf("%s: autobusgen did not write this file, and doesn't overwrite it: rename it, or remove it", o.name))
-		}
-	}
-	if len(kept) > 0 {
-		return errors.Join(kept...)
-	}
-	for _, o := range outputs {
-		if old, err := os.ReadFile(o.name); err == nil && bytes.Equal(old, o.text) {
+		old, err := os.ReadFile(o.name)
+		switch {
+		case err == nil && bytes.Equal(old, o.text):
 			continue // the file keeps its time, and nobody builds anew
+		case err == nil && len(old) > 0 && !isOurs(old):
+			mistakes = append(mistakes, fmt.Errorf("%s: autobusgen did not write this file, and doesn't overwrite it: rename it, or remove it", o.name))
+		case err == nil: // it may be for reading alone
+			var f *os.File
+			if f, err = os.OpenFile(o.name, os.O_WRONLY, 0); err == nil {
+				err = f.Close()
+			}
 		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			mistakes = append(mistakes, fmt.Errorf("autobusgen: %w", err))
+		}
+		changed = append(changed, o)
+	}
+	if len(mistakes) > 0 {
+		return errors.Join(mistakes...)
+	}
+	for _, o := range changed {
 		if err := os.WriteFile(o.name, o.text, 0o666); err != nil {
 			return fmt.Errorf("autobusgen: %w", err)
 		}

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,6 +15,7 @@ func pythonClasses(name string, events []*structure) ([]byte, error) {
 	for _, s := range events {
 		w.class(s)
 	}
+	w.checkDefaults()
 	if err := w.problems.err(); err != nil {
 		return nil, err
 	}
@@ -90,8 +92,10 @@ _Bytes = typing.Annotated[
     pydantic.PlainSerializer(lambda v: base64.b64encode(v).decode(), when_used="json"),
 ]
 `},
-	{"_Event", []string{"autobus"}, `class _Event(autobus.Event):
+	{"_Event", []string{"autobus", "pydantic"}, `class _Event(autobus.Event):
     """Publishes as JSON what autobus.Event can't: times, durations, bytes and nested classes."""
+
+    model_config = pydantic.ConfigDict(ser_json_inf_nan="constants")  # in Any, too, where they would be null
 
     def __iter__(self):
         yield from self.model_dump(mode="json").items()
@@ -181,7 +185,7 @@ func (w *pythonWriter) class(s *structure) {
 	var body bytes.Buffer
 	for _, f := range s.fields {
 		problem := pythonName(f.wire)
-		hasDefault := f.omitempty || f.shape.kind == kindPointer && !f.required
+		hasDefault := hasDefault(f)
 		switch {
 		case problem != "":
 		case pydanticNames[f.wire]:
@@ -203,6 +207,22 @@ func (w *pythonWriter) class(s *structure) {
 	}
 	fmt.Fprintf(&w.body, "\n\nclass %s(%s):\n%s", name, base, body.Bytes())
 }
+
+// checkDefaults finds fields that would hide a class: with a default, a name
+// stands for that in the rest of its own class.
+func (w *pythonWriter) checkDefaults() {
+	for _, name := range slices.Sorted(maps.Keys(w.classes)) {
+		s := w.classes[name]
+		for _, f := range s.fields {
+			if hasDefault(f) && w.classes[f.wire] != nil {
+				w.problems.add(f.at, "%s.%s: %q can't be a field in Python: with a default it would hide the class of that name; give it another name in its tag, or leave out -python", s.name, f.path, f.wire)
+			}
+		}
+	}
+}
+
+// hasDefault reports whether a field may be missing in Python.
+func hasDefault(f field) bool { return f.omitempty || f.shape.kind == kindPointer && !f.required }
 
 // pydanticNames are members of pydantic.BaseModel that a field may not replace.
 var pydanticNames = map[string]bool{

@@ -113,7 +113,7 @@ func (w *writer) use(path, name string) string {
 		return known
 	}
 	for taken := true; taken; {
-		taken = len(name) == 1 || w.u.types.Scope().Lookup(name) != nil || types.Universe.Lookup(name) != nil || slices.Contains(localNames, strings.TrimRight(name, "0123456789"))
+		taken = len(name) == 1 || w.u.types.Scope().Lookup(name) != nil || w.u.inTests.Lookup(name) != nil || types.Universe.Lookup(name) != nil || slices.Contains(localNames, strings.TrimRight(name, "0123456789"))
 		for _, other := range w.imports {
 			taken = taken || other == name
 		}
@@ -518,15 +518,10 @@ func (w *writer) unmarshal(s *shape, target, assign string, depth int, fresh boo
 		w.printf("if %s.JSON = %s.Raw(); %s.Err() == nil {\n%s.Fail(%s.Unmarshal(%s.JSON, (*%s)(&%s.Name)))\n}\n",
 			at, d, d, d, w.autobus(), at, w.rawType(), at)
 	case kindText:
+		w.clear(s, target, fresh)
 		w.printf("%s.Fail(%s.UnmarshalText([]byte(%s.String())))\n", d, selected(target), d)
 	case kindOwn, kindStruct:
-		if !fresh { // of a name that comes twice, the last value counts
-			zero := "*new(%s)"
-			if _, ok := s.typ.Underlying().(*types.Struct); ok {
-				zero = "%s{}"
-			}
-			w.printf("%s = "+zero+"\n", target, w.typeName(s.typ))
-		}
+		w.clear(s, target, fresh)
 		w.printf("%s.Object(%s)\n", d, address(target))
 	case kindPointer:
 		if fresh {
@@ -544,6 +539,19 @@ func (w *writer) unmarshal(s *shape, target, assign string, depth int, fresh boo
 	case kindMap:
 		w.unmarshalMap(s, target, assign, depth)
 	}
+}
+
+// clear empties what a method of its own reads into, unless it is fresh: of a
+// name that comes twice, the last value counts.
+func (w *writer) clear(s *shape, target string, fresh bool) {
+	if fresh {
+		return
+	}
+	zero := "*new(%s)"
+	if _, ok := s.typ.Underlying().(*types.Struct); ok {
+		zero = "%s{}"
+	}
+	w.printf("%s = "+zero+"\n", target, w.typeName(s.typ))
 }
 
 // unquote writes how a bool or number is read from a string.

@@ -172,6 +172,10 @@ func TestWorker(t *testing.T) {
 	service.until("map[ünï:2 ☃:1]")
 	service.stdin.Close()
 	service.wait()
+	waits := start(t, env, service.cmd.Path)
+	fmt.Fprintln(waits.stdin, "or not")
+	waits.until("map[not:1 or:1]")
+	waits.end() // though it waits for a line
 	worker.cmd.Process.Signal(os.Interrupt)
 }
 

@@ -38,9 +38,13 @@ func main() {
 
 func run(ctx context.Context, bus *autobus.Bus, name string, seconds float64) error {
 	beat := Beat{Name: name, Next: time.Duration(seconds * float64(time.Second))}
-	if _, err := bus.Schedule(autobus.Every(seconds).Seconds(), func(context.Context) error {
+	if err := beat.Validate(); err != nil {
+		return err // which the others would say, and not we
+	}
+	beats, err := bus.Schedule(autobus.Every(seconds).Seconds(), func(context.Context) error {
 		return bus.Publish(&beat)
-	}); err != nil {
+	})
+	if err != nil {
 		return err // a number of seconds that makes no sense
 	}
 	present := newPresence(os.Stdout)
@@ -58,7 +62,8 @@ func run(ctx context.Context, bus *autobus.Bus, name string, seconds float64) er
 	}
 	<-ctx.Done()
 
-	err := bus.Publish(&Beat{Name: name, Next: beat.Next, Last: true})
+	beats.Cancel() // none shall follow the last one
+	err = bus.Publish(&Beat{Name: name, Next: beat.Next, Last: true})
 	grace, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	if stopErr := bus.Stop(grace); err == nil { // sends it

@@ -47,7 +47,8 @@ func TestPresence(t *testing.T) {
 	}
 }
 
-// TestRequired: a beat without a name reaches no handler, and is counted.
+// TestRequired: a beat without a name, or with one that would clear the screen,
+// reaches no handler, and is counted.
 func TestRequired(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
@@ -57,13 +58,17 @@ func TestRequired(t *testing.T) {
 	if err := bus.Start(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if err := bus.Publish(autobus.Raw{Name: "Beat", JSON: []byte(`{"next": 1}`)}); err != nil {
-		t.Fatal(err)
+	for _, json := range []string{
+		`{"next": 1}`, `{"name": "", "next": 1}`, `{"name": "\u001b[2J", "next": 1}`, `{"name": "dave", "next": 0}`, `{"name": "eve", "next": 9e9}`,
+	} {
+		if err := bus.Publish(autobus.Raw{Name: "Beat", JSON: []byte(json)}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := bus.Stop(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if s := bus.Stats(); s.DroppedMalformed+s.DroppedInvalid != 1 || out.Len() > 0 {
+	if s := bus.Stats(); s.DroppedMalformed+s.DroppedInvalid != 5 || out.Len() > 0 {
 		t.Errorf("%+v, output %q", s, out.String())
 	}
 }

@@ -58,7 +58,8 @@ func measure(device string) error {
 // miss old readings than new ones.
 func show() {
 	autobus.Subscribe(func(_ context.Context, r Reading) error {
-		_, err := fmt.Printf("%s  %-12s %5.1f °C\n", r.At.Local().Format(time.TimeOnly), r.Device, r.Celsius)
+		// Quoted: anybody on the network may send a name that clears the screen.
+		_, err := fmt.Printf("%s  %-14q %5.1f °C\n", r.At.Local().Format(time.TimeOnly), r.Device, r.Celsius)
 		return err
 	}, autobus.Queue(100, autobus.DropOldest))
 }

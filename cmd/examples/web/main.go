@@ -18,6 +18,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -102,8 +103,12 @@ func (b *board) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch r.Method {
 	case http.MethodGet:
 		b.mu.Lock()
-		defer b.mu.Unlock()
-		for _, n := range b.notes {
+		notes := slices.Clone(b.notes) // pin doesn't wait for a slow reader
+		b.mu.Unlock()
+		// What came by the bus is nobody's HTML.
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		for _, n := range notes {
 			fmt.Fprintf(w, "%s: %s\n", n.Server, n.Text)
 		}
 	case http.MethodPost:

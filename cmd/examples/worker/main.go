@@ -15,7 +15,9 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"log"
+	"math/rand/v2"
 	"os"
 	"os/signal"
 	"syscall"
@@ -39,19 +41,21 @@ func serve(ctx context.Context) error {
 		return fmt.Errorf("AUTOBUS_KEY: %w", err)
 	}
 	bus := &autobus.Bus{URL: os.Getenv("AUTOBUS_URL"), Keys: []autobus.Key{key}, MaxAge: time.Minute}
+	asking, done := context.WithCancel(ctx)
+	defer done()
 	answers := make(chan Count)
-	autobus.SubscribeOn(bus, func(ctx context.Context, c Count) error {
+	autobus.SubscribeOn(bus, func(_ context.Context, c Count) error {
 		select {
 		case answers <- c:
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
+		case <-asking.Done(): // a second answer, which Stop needn't wait for
 		}
+		return nil
 	})
 	if err := bus.Start(ctx); err != nil {
 		return err
 	}
 	defer func() {
+		done()
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		if err := bus.Stop(ctx); err != nil {
@@ -59,15 +63,42 @@ func serve(ctx context.Context) error {
 		}
 	}()
 
-	in := bufio.NewScanner(os.Stdin)
-	for id := 1; in.Scan(); id++ {
-		count, err := ask(ctx, bus, answers, Text{ID: id, Text: in.Text()})
-		if err != nil {
-			return err
+	lines, failed := readLines(os.Stdin)
+	// Other services ask, too, and this one may have before it was started anew:
+	// an ID that is begun with at random is nobody else's.
+	for id := rand.Int(); ; id++ {
+		select {
+		case line, ok := <-lines:
+			if !ok {
+				return <-failed
+			}
+			count, err := ask(ctx, bus, answers, Text{ID: id, Text: line})
+			if ctx.Err() != nil {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			fmt.Println(count.Words)
+		case <-ctx.Done():
+			return nil
 		}
-		fmt.Println(count.Words)
 	}
-	return in.Err()
+}
+
+// readLines reads lines as they come, so that Ctrl-C needn't wait for one. No
+// context ends a read: what waits in one ends with the program.
+func readLines(r io.Reader) (lines <-chan string, failed <-chan error) {
+	out, end := make(chan string), make(chan error, 1)
+	go func() {
+		in := bufio.NewScanner(r)
+		for in.Scan() {
+			out <- in.Text()
+		}
+		end <- in.Err()
+		close(out)
+	}()
+	return out, end
 }
 
 // ask publishes a text until it is answered: it may be that no worker is there

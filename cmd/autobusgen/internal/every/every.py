@@ -31,6 +31,8 @@ _Bytes = typing.Annotated[
 class _Event(autobus.Event):
     """Publishes as JSON what autobus.Event can't: times, durations, bytes and nested classes."""
 
+    model_config = pydantic.ConfigDict(ser_json_inf_nan="constants")  # in Any, too, where they would be null
+
     def __iter__(self):
         yield from self.model_dump(mode="json").items()
 

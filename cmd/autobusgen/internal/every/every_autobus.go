@@ -681,6 +681,7 @@ func (v *Every) Unmarshal(d *autobus.Decoder) error {
 			v.Own = Own{}
 			d.Object(&v.Own)
 		case "addr":
+			v.Addr = netip.Addr{}
 			d.Fail(v.Addr.UnmarshalText([]byte(d.String())))
 		case "int_pointer":
 			if d.Null() {
@@ -1538,6 +1539,7 @@ func (c *Common) Unmarshal(d *autobus.Decoder) error {
 		case "raw":
 			c.Raw = d.Raw()
 		case "addr":
+			c.Addr = netip.Addr{}
 			d.Fail(c.Addr.UnmarshalText([]byte(d.String())))
 		case "pointer":
 			if d.Null() {

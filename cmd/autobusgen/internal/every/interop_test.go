@@ -101,7 +101,7 @@ func TestInteropPython(t *testing.T) {
 		Options{
 			ID: 1, SomeBytes: []byte{0, 255, 254}, SomeTook: -24*time.Hour + time.Microsecond,
 			SomeTime: time.Date(2026, 1, 2, 1, 4, 5, 6000, time.UTC),
-			SomeRoom: &Room{"hall", -128, []Door{{true, "oak"}}}, SomeMap: one, SomeAny: []any{int64(1), 2.5, nil},
+			SomeRoom: &Room{"hall", -128, []Door{{true, "oak"}}}, SomeMap: one, SomeAny: []any{int64(1), 2.5, nil, math.Inf(-1)},
 			SomeList: []int{}, SomeWords: []string{}, SomeText: []byte("null"), QuotedBool: true, QuotedInt: -7, QuotedInt8: 127,
 			QuotedInt64: math.MinInt64, QuotedUint: math.MaxUint, QuotedFloat32: 0.5, QuotedFloat64: math.Inf(1),
 		},

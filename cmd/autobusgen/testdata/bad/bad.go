@@ -4,6 +4,7 @@ package bad
 import (
 	"encoding/json"
 	"net/url"
+	"sync"
 	"sync/atomic"
 	"text/template"
 	"time"
@@ -46,6 +47,19 @@ type Fields struct {
 	Array     [3]func()
 	Stolen    Stolen
 }
+
+//autobus:event
+type Locks struct {
+	mu     sync.Mutex `autobus:"-"`
+	Held   [2]Guarded `autobus:"-"`
+	Atomic struct {
+		n atomic.Int64
+	} `autobus:"-"`
+	Borrowed *sync.Mutex `autobus:"-"`
+}
+
+// Guarded has methods of its own, and is copied all the same.
+type Guarded struct{ sync.RWMutex }
 
 //autobus:event
 type Tags struct {

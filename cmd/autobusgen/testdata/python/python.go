@@ -11,6 +11,7 @@ type Fields struct {
 	Accent string `autobus:"é"`
 	Digit  int    `autobus:"1st"`
 	Fine   []Ping
+	Ping2  *Ping `autobus:"Ping2"`
 }
 
 //autobus:event class
@@ -26,3 +27,6 @@ type Str struct{}
 type Pong struct{}
 
 type Ping struct{ X int }
+
+//autobus:event Ping2
+type Ping2 struct{ X int }

@@ -25,7 +25,7 @@ def own_events():
         id=1, parent=None, some_bytes=b"\x00\xff\xfe", some_took=datetime.timedelta(days=-1, microseconds=1),
         some_time=datetime.datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=datetime.timezone(datetime.timedelta(hours=2))),
         some_room=every.Room(title="hall", floor=-128, doors=[every.Door(open=True, type="oak")]),
-        some_map={"a": 1}, some_any=[1, 2.5, None], quoted_bool=True, quoted_int=-7, quoted_int8=127,
+        some_map={"a": 1}, some_any=[1, 2.5, None, float("-inf")], quoted_bool=True, quoted_int=-7, quoted_int8=127,
         quoted_int64=-(2**63), quoted_uint=2**64 - 1, quoted_float32=0.5, quoted_float64=float("inf"),
     )
     yield every.Reading(

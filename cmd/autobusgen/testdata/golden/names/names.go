@@ -40,6 +40,7 @@ type (
 		URLsSeen                             int
 		X2Y                                  int
 		Foo_Bar                              int
+		Dash                                 int `json:"-,"`
 		Sha256                               [32]byte
 		HTTPServer, ServerHTTP, ID, A1B2, OK int
 	}

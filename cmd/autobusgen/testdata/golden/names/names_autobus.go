@@ -204,6 +204,7 @@ func (t Third) Marshal(e_ *autobus.Encoder) {
 	e_.Key("urls_seen").Int(t.URLsSeen)
 	e_.Key("x2_y").Int(t.X2Y)
 	e_.Key("foo_bar").Int(t.Foo_Bar)
+	e_.Key("-").Int(t.Dash)
 	e_.Key("sha256").Bytes(t.Sha256[:])
 	e_.Key("http_server").Int(t.HTTPServer)
 	e_.Key("server_http").Int(t.ServerHTTP)
@@ -235,6 +236,8 @@ func (t *Third) Unmarshal(d *autobus.Decoder) error {
 			t.X2Y = d.Int()
 		case "foo_bar":
 			t.Foo_Bar = d.Int()
+		case "-":
+			t.Dash = d.Int()
 		case "sha256":
 			n_ := d.Bytes()
 			if len(n_) != len(t.Sha256) {
