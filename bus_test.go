@@ -1226,11 +1226,7 @@ func BenchmarkPublishUDP(b *testing.B) {
 		if len(cards) != 1 {
 			b.Fatal(cards)
 		}
-		conn, err := s.dial(cards[0])
-		if err != nil {
-			b.Fatal(err)
-		}
-		defer conn.Close()
+		conn := dialPatiently(b, s, cards[0])
 		defer reportCPU(b)()
 		for b.Loop() {
 			if _, err := conn.WriteToUDPAddrPort(datagram, m.to); err != nil {

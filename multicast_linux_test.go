@@ -337,11 +337,7 @@ func TestMulticastHostileBatches(t *testing.T) {
 	m.Subscribe("c")
 	startBatching(t, m, h.receive)
 	s := &multicastSession{multicast: m}
-	conn, err := s.dial(card{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
+	conn := dialPatiently(t, s, card{})
 	r := rand.New(rand.NewPCG(7, 8))
 	malformed := uint64(0)
 	for n := range 500 {

@@ -871,18 +871,27 @@ func TestMulticastPythonAtItsLimit(t *testing.T) {
 // sender sends to m's group what isn't a transport's.
 func sender(t testing.TB, m *multicast) func(datagram string) {
 	t.Helper()
-	s := &multicastSession{multicast: m}
-	conn, err := s.dial(card{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
+	conn := dialPatiently(t, &multicastSession{multicast: m}, card{})
 	return func(datagram string) {
 		t.Helper()
 		if _, err := conn.WriteToUDPAddrPort([]byte(datagram), m.to); err != nil {
 			t.Fatal(err)
 		}
 	}
+}
+
+// dialPatiently returns a socket to send from whose writes have no deadline.
+func dialPatiently(t testing.TB, s *multicastSession, c card) *net.UDPConn {
+	t.Helper()
+	conn, err := s.dial(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	if err := conn.SetWriteDeadline(time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	return conn
 }
 
 func TestMulticastHostileDatagrams(t *testing.T) {
@@ -1287,11 +1296,7 @@ const benchmarkPayload = `{"id":123456,"name":"living room","on":true,"value":21
 func BenchmarkBareWriteTo(b *testing.B) {
 	m := testMulticast(b, ownURL(b))
 	startMulticast(b, m, func(context.Context, []byte, []byte) {})
-	conn, err := m.session().dial(card{})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer conn.Close()
+	conn := dialPatiently(b, m.session(), card{})
 	src := m.session().src
 	datagram := appendEnvelope(nil, "autobus::Ping", []byte(benchmarkPayload), &src, 1000000)
 	b.ReportAllocs()
