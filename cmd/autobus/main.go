@@ -421,8 +421,8 @@ const helpSubFlags = `  -n COUNT           end after this many events
   -for TIME          end after this time, as 10s or 1h30m
 `
 
-const helpPubFlags = `  -for TIME          give up after this time, as 10s: a Redis server that can't be
-                     reached is otherwise waited for
+const helpPubFlags = `  -for TIME          give up after this time, as 10s, a Redis server that can't be
+                     reached; input that is slow is waited for all the same
 `
 
 const helpExit = `The exit status is 0, 1 when something failed, or 2 for a mistake on the
@@ -464,8 +464,8 @@ the lines before it are published. Ctrl-C ends it with status 0 once those
 that were read are sent, or with status 1 if one could not be published.
 `,
 	"sub": `It shows every event of these types, or of all, until Ctrl-C. A type is a whole
-name, not a pattern. On a terminal a line has the time, the type and the JSON; characters that could change what the
-terminal shows are escaped. In a pipe or file a line is a JSON object:
+name, not a pattern. On a terminal a line has the time, the type and the JSON;
+characters that could change what the terminal shows are escaped. In a pipe or file a line is a JSON object:
 
   {"time":"2026-01-02T15:04:05.123456789Z","channel":"autobus::Ping","type":"Ping","event":{"type":"Ping","id":1}}
 

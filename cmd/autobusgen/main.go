@@ -21,8 +21,9 @@
 // The second names the type on the wire; the first is named after the struct.
 // Structs can also be named by -type A,B instead.
 //
-// It can be a tool of the module as well: after
-// "go get -tool github.com/autobus-go/autobus/cmd/autobusgen", the line is
+// It can be a tool of the module as well, and has to be where modules are
+// vendored: after
+// "go mod edit -tool=github.com/autobus-go/autobus/cmd/autobusgen", the line is
 // "//go:generate go tool autobusgen".
 //
 // # Usage
@@ -126,6 +127,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	// So that to vendor the tool is to vendor what it writes for, also before
+	// anything else imports that.
+	_ "github.com/autobus-go/autobus"
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }

@@ -1,7 +1,7 @@
 // Bridge has two buses in one process, and carries every event of the first to
 // the second: from the devices' multicast, say, to the office's Redis.
 //
-//	bridge -from udp://239.255.0.1:5000?interface=eth1 -to redis://office
+//	bridge -from 'udp://239.255.0.1:5000?interface=eth1' -to redis://office
 //
 // One way only: two of them, back to back, would carry an event round and
 // round. Let each direction have a namespace of its own.
