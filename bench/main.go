@@ -32,6 +32,7 @@ import (
 type part struct {
 	name, about string
 	command     []string
+	quick       []string // arguments that make it shorter
 	metrics     []metric // of a benchmark of package testing; a program reports rows by itself
 }
 
@@ -43,16 +44,16 @@ type metric struct {
 }
 
 var parts = []part{
-	{"udp", "multicast: LCM, Python autobus, bare loops in C and Go", []string{"go", "run", "./udp"}, nil},
-	{"redis", "Redis pub/sub: go-redis, rueidis, redigo, a bare loop", []string{"go", "run", "./redis"}, nil},
-	{"json", "the codec: encoding/json, goccy, sonic, easyjson, jx, fastjson, msgp", []string{"go", "run", "./json"}, nil},
+	{"udp", "multicast: LCM, Python autobus, bare loops in C and Go", []string{"go", "run", "./udp"}, []string{"-rounds=3", "-probe=300ms"}, nil},
+	{"redis", "Redis pub/sub: go-redis, rueidis, redigo, a bare loop", []string{"go", "run", "./redis"}, []string{"-rounds=3", "-paced=2000"}, nil},
+	{"json", "the codec: encoding/json, goccy, sonic, easyjson, jx, fastjson, msgp", []string{"go", "run", "./json"}, nil, nil},
 	{"fernet", "sealing and opening: fernet-go, the parts of the standard library, Python's cryptography",
-		[]string{"go", "test", "-run=^$", "-bench=Ratio", "-count=5", "./fernet"},
+		[]string{"go", "test", "-run=^$", "-bench=Ratio", "-count=5", "./fernet"}, []string{"-count=1"},
 		[]metric{{"x-parts", "", "the parts", true}, {"x-fernet-go", "", "fernet-go", false}}},
 	{"schedule", "the scheduler: time.AfterFunc, gocron, robfig/cron, go-quartz",
-		[]string{"go", "test", "-run=^$", "-bench=Add|Due|Memory|Idle", "-count=3", "-timeout=60m", "./schedule"},
+		[]string{"go", "test", "-run=^$", "-bench=Add|Due|Memory|Idle", "-count=3", "-timeout=60m", "./schedule"}, []string{"-count=1"},
 		[]metric{{"ns/op", "time", "", false}, {"cpu-ns/run", "CPU", "", false}, {"B/job", "memory", "", false}, {"cpu-us/s", "CPU", "", false}}},
-	{"size", "a small program: bare calls, redigo", []string{"go", "run", "./size"}, nil},
+	{"size", "a small program: bare calls, redigo", []string{"go", "run", "./size"}, nil, nil},
 }
 
 func main() {
@@ -62,6 +63,7 @@ func main() {
 		names = append(names, p.name)
 	}
 	only := flag.String("only", strings.Join(names, ","), "the parts to measure")
+	quick := flag.Bool("quick", false, "fewer rounds")
 	svg := flag.String("svg", "", "a file for a plot of the throughput, as in throughput.svg")
 	flag.Usage = func() {
 		fmt.Fprintln(flag.CommandLine.Output(), "usage: go run -C bench . [-only PART,PART] [-svg FILE]")
@@ -89,6 +91,9 @@ func main() {
 		}
 		fmt.Printf("== %s: %s\n", p.name, p.about)
 		begin := time.Now()
+		if *quick {
+			p.command = slices.Concat(p.command, p.quick)
+		}
 		more, err := p.run()
 		if err != nil {
 			log.Printf("%s: %v", p.name, err)
