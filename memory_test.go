@@ -111,8 +111,8 @@ func TestSmallMemory(t *testing.T) {
 	if raceEnabled {
 		return
 	}
-	if late > early+2<<10 || report.Resident > 24<<10 {
-		t.Errorf("%d KiB resident after a quarter, %d at the end, %d at the most", early, late, report.Resident)
+	if report.Resident > 22<<10 { // the limit, the program itself, and some room
+		t.Errorf("%d KiB resident at the most", report.Resident)
 	}
 }
 
