@@ -1159,13 +1159,16 @@ func (j *Job) remember(ran stretch) {
 	if j.past == nil {
 		j.past = new([maxPast]stretch)
 	}
-	all := []stretch{ran}
+	var all []stretch
 	for _, p := range j.past {
 		if p.after < p.upto {
 			all = append(all, p)
 		}
 	}
-	slices.SortFunc(all, func(a, b stretch) int { return cmp.Compare(a.after, b.after) })
+	all = append(all, ran)
+	for i := len(all) - 1; i > 0 && ran.after < all[i-1].after; i-- { // past is in order
+		all[i-1], all[i] = ran, all[i-1]
+	}
 	join := func(i int) {
 		all[i].upto = max(all[i].upto, all[i+1].upto)
 		all = slices.Delete(all, i+1, i+2)
@@ -1427,13 +1430,21 @@ func (s *Scheduler) logger() Logger {
 	return stderrLogger{}
 }
 
-// runningNames lists the jobs that are running, by age.
+// runningNames lists the jobs that are running, by age, and names the oldest.
 func (s *Scheduler) runningNames() string {
-	var jobs []*Job
+	const most = 10
+	running := 0
+	oldest := make([]*Job, 0, most+1)
 	add := func(j *Job) {
-		if j.state.Load() == runCalled {
-			jobs = append(jobs, j)
+		if j.state.Load() != runCalled {
+			return
 		}
+		running++
+		oldest = append(oldest, j)
+		for i := len(oldest) - 1; i > 0 && j.age < oldest[i-1].age; i-- {
+			oldest[i-1], oldest[i] = j, oldest[i-1]
+		}
+		oldest = oldest[:min(len(oldest), most)]
 	}
 	for _, q := range []queue{s.timed, s.dated} {
 		for _, e := range q {
@@ -1443,14 +1454,12 @@ func (s *Scheduler) runningNames() string {
 	for j := range s.ghost {
 		add(j)
 	}
-	slices.SortFunc(jobs, func(a, b *Job) int { return cmp.Compare(a.age, b.age) })
-	const most = 10
-	var names []string
-	for _, j := range jobs[:min(len(jobs), most)] {
-		names = append(names, j.name())
+	names := make([]string, len(oldest))
+	for i, j := range oldest {
+		names[i] = j.name()
 	}
 	list := strings.Join(names, ", ")
-	if more := len(jobs) - most; more > 0 {
+	if more := running - len(oldest); more > 0 {
 		list += " and " + strconv.Itoa(more) + " more"
 	}
 	return list
