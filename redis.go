@@ -251,17 +251,17 @@ func (s *redisSession) keep(l redisLink) {
 				pause = 0
 			}
 		}
-		var m *mistake
-		if errors.As(err, &m) && s.giveUp(err) {
+		mistaken := isA[*mistake](err)
+		if mistaken && s.giveUp(err) {
 			return
 		}
-		s.failed(err, m != nil)
+		s.failed(err, mistaken)
 		if l.away != nil {
 			l.away()
 		}
 		// The pause counts from the attempt's beginning: one that ran out of
 		// time was a pause by itself.
-		if !s.wait(time.Until(began.Add(pause.next(m != nil)))) || l.over != nil && l.over() {
+		if !s.wait(time.Until(began.Add(pause.next(mistaken)))) || l.over != nil && l.over() {
 			return
 		}
 	}
@@ -382,8 +382,7 @@ func (s *redisSession) tryAddrs(dial func(addr string) (*redisConn, error)) (*re
 			s.mu.Unlock()
 			return c, nil
 		}
-		var m *mistake
-		if problem == nil || errors.As(err, &m) {
+		if problem == nil || isA[*mistake](err) {
 			problem = err
 		}
 	}
@@ -404,6 +403,23 @@ func (m *mistake) Error() string {
 }
 
 func (m *mistake) Unwrap() error { return m.cause }
+
+// find returns the first error of a type that err is or wraps. It is errors.As
+// without reflection, of which that would link 8 KB; it doesn't look into
+// errors that wrap several.
+func find[T error](err error) (found T, ok bool) {
+	for err != nil && !ok {
+		found, ok = err.(T)
+		err = errors.Unwrap(err)
+	}
+	return found, ok
+}
+
+// isA tells whether find finds one.
+func isA[T error](err error) bool {
+	_, ok := find[T](err)
+	return ok
+}
 
 // A redisConn is a connection that has said hello.
 type redisConn struct {
@@ -434,8 +450,7 @@ func dialRedis(ctx context.Context, u *redisURL, addr string) (_ *redisConn, err
 		if raw != nil {
 			raw.Close()
 		}
-		var m *mistake
-		if limited.Err() != nil && !errors.As(err, &m) {
+		if limited.Err() != nil && !isA[*mistake](err) {
 			text := "no answer"
 			if ctx.Err() == nil {
 				text += " within " + u.connectTimeout.String()
@@ -445,8 +460,7 @@ func dialRedis(ctx context.Context, u *redisURL, addr string) (_ *redisConn, err
 			}
 			err = &timeoutError{text}
 		}
-		var op *net.OpError
-		if errors.As(err, &op) && op.Op == "dial" {
+		if op, ok := find[*net.OpError](err); ok && op.Op == "dial" {
 			err = op.Err // the rest of its text is the address
 		}
 		err = &failure{"redis at " + addr, err}
@@ -542,7 +556,7 @@ func (c *redisConn) hello(ctx context.Context, u *redisURL) error {
 	for i := range asked {
 		err := c.reply()
 		switch {
-		case errors.As(err, new(respError)):
+		case isA[respError](err):
 			return &mistake{err.Error(), nil}
 		case err == nil:
 		case i == 0 && !u.tls && !errors.Is(err, os.ErrDeadlineExceeded):

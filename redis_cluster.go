@@ -299,8 +299,7 @@ func (p *shardPublisher) round(ctx context.Context, messages []Message) (lost in
 			}
 			if again {
 				p.todo = append(p.todo, i)
-				var e serverError
-				if errors.As(answerErr, &e) {
+				if e, ok := find[serverError](answerErr); ok {
 					if slot, owner, ok := e.moved(c.addr); ok {
 						p.slots.set(slot, owner)
 						moved = true
@@ -379,8 +378,7 @@ func (c *shardConn) check(ctx context.Context) {
 	if time.Since(c.heard) < checkIdle {
 		return
 	}
-	var answer serverError
-	if err := c.ask(ctx, "PING"); err != nil && !errors.As(err, &answer) {
+	if err := c.ask(ctx, "PING"); err != nil && !isA[serverError](err) {
 		c.err = err
 	}
 }

@@ -2,7 +2,6 @@ package autobus
 
 import (
 	"context"
-	"errors"
 	"net"
 	"time"
 )
@@ -46,8 +45,7 @@ func (s *redisSession) dialSentinel(ctx context.Context, addr string) (*redisCon
 // master asks a sentinel for the address of the master called name.
 func (c *redisConn) master(ctx context.Context, name string) (addr string, err error) {
 	if err := c.ask(ctx, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", name); err != nil {
-		var answer serverError
-		if errors.As(err, &answer) && !answer.passes() {
+		if answer, ok := find[serverError](err); ok && !answer.passes() {
 			err = &mistake{"it is no sentinel, or refuses to be asked", err}
 		}
 		return "", &failure{"sentinel at " + c.addr, err}
@@ -66,8 +64,7 @@ func (c *redisConn) master(ctx context.Context, name string) (addr string, err e
 // reaches nobody elsewhere.
 func (c *redisConn) checkMaster(ctx context.Context) error {
 	err := c.ask(ctx, "ROLE")
-	var answer serverError
-	if errors.As(err, &answer) {
+	if isA[serverError](err) {
 		return nil // an ACL may deny it; then the sentinel's word must do
 	}
 	if err != nil {

@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"net"
 	"os"
 )
@@ -83,15 +82,12 @@ func tlsConfig(u *redisURL, host string) (*tls.Config, error) {
 
 // tlsMistake tells what a user must mend, "" for anything else.
 func tlsMistake(err error) string {
-	var verification *tls.CertificateVerificationError
-	var record tls.RecordHeaderError
-	var remote *net.OpError
-	switch {
-	case errors.As(err, &verification):
+	switch remote, ok := find[*net.OpError](err); {
+	case isA[*tls.CertificateVerificationError](err):
 		return "the server's certificate is refused"
-	case errors.As(err, &record):
+	case isA[tls.RecordHeaderError](err):
 		return "it doesn't speak TLS: the URL must begin with redis://, without the second s, or have another port"
-	case errors.As(err, &remote) && remote.Op == "remote error": // an alert, RFC 8446, section 6
+	case ok && remote.Op == "remote error": // an alert, RFC 8446, section 6
 		return "the server refuses TLS as it is set here (does it want a client certificate?)"
 	}
 	return ""
