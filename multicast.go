@@ -1428,7 +1428,7 @@ type multicastURL struct {
 func parseMulticastURL(rawURL string) (u multicastURL, err error) {
 	u = multicastURL{ttl: defaultTTL, loopback: true, readBuffer: defaultReadBuffer}
 	const scheme = "udp://"
-	if len(rawURL) < len(scheme) || !strings.EqualFold(rawURL[:len(scheme)], scheme) {
+	if len(rawURL) < len(scheme) || strings.ToLower(rawURL[:len(scheme)]) != scheme {
 		return u, badURL(rawURL, "it must begin with "+scheme)
 	}
 	rest, _, hasFragment := strings.Cut(rawURL[len(scheme):], "#")
@@ -1461,13 +1461,11 @@ func badURL(rawURL, problem string) error {
 }
 
 func (u *multicastURL) parseHost(host string) (problem string) {
-	group, port := host, ""
-	if strings.HasPrefix(host, "[") {
-		end := strings.LastIndexByte(host, ']')
-		if end < 0 {
-			return "the '[' has no ']'"
-		}
-		group, port = host[1:end], host[end+1:]
+	group, port, bracketed, problem := splitHost(host)
+	switch {
+	case problem != "":
+		return problem
+	case bracketed:
 		if port != "" && port[0] != ':' {
 			return "want :PORT after the ']', not " + strconv.Quote(port)
 		}
@@ -1475,7 +1473,7 @@ func (u *multicastURL) parseHost(host string) (problem string) {
 		var hasZone bool
 		if group, zone, hasZone = strings.Cut(group, "%"); hasZone {
 			// RFC 6874, section 2 writes the '%' as %25; people don't.
-			if zone, hasZone = unescapeURL(strings.TrimPrefix(zone, "25")); !hasZone || zone == "" {
+			if zone, hasZone = unescapeURL(strings.TrimPrefix(zone, "25"), false); !hasZone || zone == "" {
 				return "the zone after the '%' must be a network interface, as in %25eth0"
 			}
 			u.interfaces = []string{zone}
@@ -1483,10 +1481,8 @@ func (u *multicastURL) parseHost(host string) (problem string) {
 		if !strings.Contains(group, ":") {
 			return "only IPv6 groups stand in brackets, not " + strconv.Quote(group)
 		}
-	} else if strings.Count(host, ":") > 1 {
+	case strings.LastIndexByte(port, ':') > 0:
 		return "an IPv6 group stands in brackets, as in udp://[ff02::1234]:5000"
-	} else if i := strings.IndexByte(host, ':'); i >= 0 {
-		group, port = host[:i], host[i:]
 	}
 	if group == "" {
 		group = defaultGroup
@@ -1502,11 +1498,10 @@ func (u *multicastURL) parseHost(host string) (problem string) {
 		u.port = defaultPort
 		return ""
 	}
-	n, err := strconv.ParseUint(port[1:], 10, 16)
-	if err != nil || n == 0 {
+	var ok bool
+	if u.port, ok = parsePort(port[1:]); !ok {
 		return "the port must be a number from 1 to 65535, not " + strconv.Quote(port[1:])
 	}
-	u.port = uint16(n)
 	return ""
 }
 
@@ -1514,52 +1509,30 @@ func (u *multicastURL) parseHost(host string) (problem string) {
 var multicastOptions = []string{"interface", "loopback", "rcvbuf", "ttl"}
 
 func (u *multicastURL) parseOptions(query string) (problem string) {
-	var given [4]bool // by place in multicastOptions
-	given[0] = u.interfaces != nil
-	for part := range strings.SplitSeq(query, "&") {
-		if part == "" {
-			continue
-		}
-		if strings.Contains(part, ";") {
-			return "options are separated by '&', not ';'"
-		}
-		rawName, rawValue, _ := strings.Cut(part, "=")
-		name, ok := unescapeQuery(rawName)
-		if !ok {
-			return "a '%' must start an escape such as %20, unlike in " + strconv.Quote(rawName)
-		}
-		value, ok := unescapeQuery(rawValue)
-		if !ok {
-			return "a '%' must start an escape such as %20, unlike in " + strconv.Quote(part)
-		}
-		i := slices.Index(multicastOptions, name)
-		if i < 0 {
-			return unknownOption(name, multicastOptions)
-		}
-		if given[i] {
-			if name == "interface" {
-				return "interface= stands there twice (a zone counts): write interface=eth0,eth1 for several"
-			}
-			return name + "= stands there twice"
-		}
-		given[i] = true
-		if problem = u.setOption(name, value); problem != "" {
-			return problem
-		}
+	if strings.Contains(query, ";") {
+		return "options are separated by '&', not ';'"
 	}
-	return ""
+	if _, ok := unescapeURL(query, true); !ok {
+		return "a '%' must start an escape such as %20, unlike in " + strconv.Quote(query)
+	}
+	_, problem = parseQuery(query, multicastOptions, u.setOption)
+	return problem
 }
 
 func (u *multicastURL) setOption(name, value string) (problem string) {
 	var err error
 	switch name {
 	case "interface":
-		for name := range strings.SplitSeq(value, ",") {
-			if name == "" {
+		if u.interfaces != nil {
+			return "interface= stands there twice (a zone counts): write interface=eth0,eth1 for several"
+		}
+		for rest, more := value, true; more; {
+			var nic string
+			if nic, rest, more = strings.Cut(rest, ","); nic == "" {
 				return "interface= must name network interfaces, such as interface=eth0 or interface=eth0,wlan0, not " + strconv.Quote(value)
 			}
-			if !slices.Contains(u.interfaces, name) {
-				u.interfaces = append(u.interfaces, name)
+			if !slices.Contains(u.interfaces, nic) {
+				u.interfaces = append(u.interfaces, nic)
 			}
 		}
 	case "loopback":
@@ -1569,81 +1542,16 @@ func (u *multicastURL) setOption(name, value string) (problem string) {
 		case "0", "false", "no", "off":
 			u.loopback = false
 		default:
-			return "loopback= must be 1, true, yes, on, 0, false, no or off, not " + strconv.Quote(value)
+			return wrongOption(name, "1, true, yes, on, 0, false, no or off", value)
 		}
 	case "rcvbuf":
 		if u.readBuffer, err = strconv.Atoi(value); err != nil || u.readBuffer < 1 || u.readBuffer > maxReadBuffer {
-			return "rcvbuf= must be a number of bytes from 1 to " + strconv.Itoa(maxReadBuffer) + ", not " + strconv.Quote(value)
+			return wrongOption(name, "a number of bytes from 1 to "+strconv.Itoa(maxReadBuffer), value)
 		}
 	case "ttl":
 		if u.ttl, err = strconv.Atoi(value); err != nil || u.ttl < 0 || u.ttl > 255 {
-			return "ttl= must be a number from 0 to 255, not " + strconv.Quote(value)
+			return wrongOption(name, "a number from 0 to 255", value)
 		}
 	}
 	return ""
-}
-
-// unescapeQuery undoes percent-encoding, and '+' for a space as url.Values
-// writes it.
-func unescapeQuery(s string) (text string, ok bool) {
-	return unescapeURL(strings.ReplaceAll(s, "+", " "))
-}
-
-func unescapeURL(s string) (text string, ok bool) {
-	if !strings.Contains(s, "%") {
-		return s, true
-	}
-	b := make([]byte, 0, len(s))
-	for i := 0; i < len(s); i++ {
-		c := s[i]
-		if c == '%' {
-			if i+2 >= len(s) {
-				return "", false
-			}
-			n, err := strconv.ParseUint(s[i+1:i+3], 16, 8)
-			if err != nil {
-				return "", false
-			}
-			c = byte(n)
-			i += 2
-		}
-		b = append(b, c)
-	}
-	return string(b), true
-}
-
-// unknownOption names the options there are, and the one that was meant.
-func unknownOption(name string, known []string) (problem string) {
-	problem = "there is no option " + strconv.Quote(name)
-	best := 3 // typing errors
-	for _, k := range known {
-		if d := editDistance(strings.ToLower(name), k); d < best && d < len(k) {
-			best = d
-			problem = "there is no option " + strconv.Quote(name) + "; did you mean " + k + "?"
-		}
-	}
-	return problem + " (the options are " + strings.Join(known, ", ") + ")"
-}
-
-// editDistance counts the letters to change, add or leave out.
-func editDistance(a, b string) int {
-	if len(a) > 32 { // an attacker's, or worse
-		return len(a)
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost = 1 + min(diagonal, row[j], row[j+1])
-			}
-			diagonal, row[j+1] = row[j+1], cost
-		}
-	}
-	return row[len(b)]
 }

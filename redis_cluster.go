@@ -107,25 +107,24 @@ func (m *slotMap) gone(addr string) {
 // moved returns what an error MOVED says: "MOVED 3999 127.0.0.1:6381", without
 // a host if it is that of the node that says so.
 func (e serverError) moved(from string) (slot uint16, addr string, ok bool) {
-	fields := strings.Fields(string(e))
-	if len(fields) < 3 || fields[0] != "MOVED" {
+	word, rest, _ := strings.Cut(string(e), " ")
+	first, node, _ := strings.Cut(rest, " ")
+	node, _, _ = strings.Cut(node, " ")
+	n, err := strconv.ParseUint(first, 10, 16)
+	i := strings.LastIndexByte(node, ':')
+	if word != "MOVED" || err != nil || n >= clusterSlots || i < 0 {
 		return 0, "", false
 	}
-	n, err := strconv.ParseUint(fields[1], 10, 16)
-	i := strings.LastIndexByte(fields[2], ':')
-	if err != nil || n >= clusterSlots || i < 0 {
+	if _, ok = parsePort(node[i+1:]); !ok {
 		return 0, "", false
 	}
-	host, port := strings.Trim(fields[2][:i], "[]"), fields[2][i+1:]
+	host := strings.TrimSuffix(strings.TrimPrefix(node[:i], "["), "]")
 	if host == "" || host == "?" {
 		if host, _, err = net.SplitHostPort(from); err != nil {
 			return 0, "", false
 		}
 	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-		return 0, "", false
-	}
-	return uint16(n), net.JoinHostPort(host, port), true
+	return uint16(n), net.JoinHostPort(host, node[i+1:]), true
 }
 
 // A shardPublisher is the sender of a sharded cluster. It waits for the

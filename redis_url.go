@@ -127,23 +127,17 @@ func (u *redisURL) parseHosts(hosts string) (problem string) {
 	if u.sentinel {
 		defaultPort = sentinelPort
 	}
-	for text := range strings.SplitSeq(hosts, ",") {
-		host, port := text, ""
-		if strings.HasPrefix(text, "[") {
-			end := strings.LastIndexByte(text, ']')
-			if end < 0 {
-				return "the '[' has no ']'"
-			}
-			host, port = text[1:end], text[end+1:]
-			if host == "" || port != "" && port[0] != ':' {
-				return "an IPv6 host stands in brackets, as in [::1] or [::1]:6379"
-			}
-			port = strings.TrimPrefix(port, ":")
-		} else if strings.Count(text, ":") > 1 {
-			return "an IPv6 host stands in brackets, as in [::1] or [::1]:6379"
-		} else {
-			host, port, _ = strings.Cut(text, ":")
+	for rest, more := hosts, true; more; {
+		var text string
+		text, rest, more = strings.Cut(rest, ",")
+		host, port, bracketed, problem := splitHost(text)
+		if problem != "" {
+			return problem
 		}
+		if bracketed && (host == "" || port != "" && port[0] != ':') || !bracketed && strings.LastIndexByte(port, ':') > 0 {
+			return "an IPv6 host stands in brackets, as in [::1] or [::1]:6379"
+		}
+		port = strings.TrimPrefix(port, ":")
 		host = unescapeLoosely(host)
 		if strings.ContainsFunc(host, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
 			return "a host has white space or a control character in it"
@@ -156,7 +150,7 @@ func (u *redisURL) parseHosts(hosts string) (problem string) {
 		}
 		if port == "" {
 			port = defaultPort
-		} else if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		} else if _, ok := parsePort(port); !ok {
 			return "a port must be a number from 1 to 65535"
 		}
 		u.addrs = append(u.addrs, net.JoinHostPort(host, port))
@@ -196,23 +190,9 @@ func checkDB(db string) (problem string) {
 }
 
 func (u *redisURL) parseOptions(query string) (problem string) {
-	var given []string
-	for part := range strings.SplitSeq(query, "&") {
-		if part == "" {
-			continue
-		}
-		name, value, _ := strings.Cut(strings.ReplaceAll(part, "+", " "), "=")
-		name, value = unescapeLoosely(name), unescapeLoosely(value)
-		if !slices.Contains(redisOptions, name) {
-			return unknownOption(clip(name), redisOptions)
-		}
-		if slices.Contains(given, name) {
-			return name + "= stands there twice"
-		}
-		given = append(given, name)
-		if problem := u.setOption(name, value); problem != "" {
-			return problem
-		}
+	given, problem := parseQuery(query, redisOptions, u.setOption)
+	if problem != "" {
+		return problem
 	}
 	if !slices.Contains(given, "socket_connect_timeout") {
 		u.connectTimeout = u.socketTimeout // so has Python's redis package
@@ -238,33 +218,23 @@ func (u *redisURL) parseOptions(query string) (problem string) {
 
 func (u *redisURL) setOption(name, value string) (problem string) {
 	switch name {
-	case "client_name":
-		u.clientName = value
 	case "db":
 		if n, err := strconv.Atoi(value); err != nil || n < 0 {
-			return "db= must be a number, not " + strconv.Quote(clip(value))
+			return wrongOption(name, "a number", value)
 		}
 	case "health_check_interval":
 		return setSeconds(&u.healthCheck, name, value, true)
-	case "password":
-		u.password = value
 	case "protocol":
 		if value != "2" && value != "3" {
-			return "protocol= must be 2 or 3, not " + strconv.Quote(clip(value))
+			return wrongOption(name, "2 or 3", value)
 		}
 		u.protocol = int(value[0] - '0')
-	case "sentinel_password":
-		u.sentinelPassword = value
-	case "sentinel_username":
-		u.sentinelUsername = value
 	case "sharded":
 		return setBool(&u.sharded, name, value)
 	case "socket_connect_timeout":
 		return setSeconds(&u.connectTimeout, name, value, false)
 	case "socket_timeout":
 		return setSeconds(&u.socketTimeout, name, value, false)
-	case "ssl_ca_certs":
-		u.caCerts = value
 	case "ssl_cert_reqs":
 		switch value {
 		case "none":
@@ -272,22 +242,39 @@ func (u *redisURL) setOption(name, value string) (problem string) {
 		case "optional", "required": // Python's ssl makes no difference for a client
 			u.noVerify = false
 		default:
-			return "ssl_cert_reqs= must be required, optional or none, not " + strconv.Quote(clip(value))
+			return wrongOption(name, "required, optional or none", value)
 		}
-	case "ssl_certfile":
-		u.certFile = value
 	case "ssl_check_hostname":
 		var check bool
 		problem = setBool(&check, name, value)
 		u.noHostname = !check
-	case "ssl_keyfile":
-		u.keyFile = value
-	case "ssl_server_name":
-		u.serverName = value
-	case "username":
-		u.username = value
+	default:
+		*u.text(name) = value
 	}
 	return problem
+}
+
+// text returns where the value of an option goes that may be any text.
+func (u *redisURL) text(name string) *string {
+	switch name {
+	case "client_name":
+		return &u.clientName
+	case "password":
+		return &u.password
+	case "sentinel_password":
+		return &u.sentinelPassword
+	case "sentinel_username":
+		return &u.sentinelUsername
+	case "ssl_ca_certs":
+		return &u.caCerts
+	case "ssl_certfile":
+		return &u.certFile
+	case "ssl_keyfile":
+		return &u.keyFile
+	case "ssl_server_name":
+		return &u.serverName
+	}
+	return &u.username
 }
 
 // setBool takes what to_bool of Python's redis package does, but refuses what
@@ -299,7 +286,7 @@ func setBool(to *bool, name, value string) (problem string) {
 	case "0", "false", "f", "no", "n", "off":
 		*to = false
 	default:
-		return name + "= must be true or false, not " + strconv.Quote(clip(value))
+		return wrongOption(name, "true or false", value)
 	}
 	return ""
 }
@@ -312,28 +299,8 @@ func setSeconds(to *time.Duration, name, value string, zero bool) (problem strin
 		if zero {
 			least = "from 0"
 		}
-		return name + "= must be a number of seconds " + least + " to " + strconv.Itoa(maxRedisSeconds) + ", not " + strconv.Quote(clip(value))
+		return wrongOption(name, "a number of seconds "+least+" to "+strconv.Itoa(maxRedisSeconds), value)
 	}
 	*to = d
 	return ""
-}
-
-// unescapeLoosely undoes percent-encoding as Python's urllib does: a '%' that starts
-// no escape stands for itself.
-func unescapeLoosely(s string) string {
-	if !strings.Contains(s, "%") {
-		return s
-	}
-	b := make([]byte, 0, len(s))
-	for i := 0; i < len(s); i++ {
-		if s[i] == '%' && i+2 < len(s) {
-			if n, err := strconv.ParseUint(s[i+1:i+3], 16, 8); err == nil {
-				b = append(b, byte(n))
-				i += 2
-				continue
-			}
-		}
-		b = append(b, s[i])
-	}
-	return string(b)
 }
