@@ -537,7 +537,7 @@ func (b *Bus) put(name string, payload []byte, limit int) (wake bool, err error)
 			o.size = t.Size
 		}
 		if len(b.Keys) > 0 {
-			sized = bytes.Repeat([]byte("A"), tokenLen(len(payload)))
+			sized = appendSpaces(nil, tokenLen(len(payload)))
 		}
 	}
 	if o.size != nil {

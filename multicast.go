@@ -325,17 +325,15 @@ func (s *multicastSession) close() error {
 
 // checkInterface tells an interface that is merely down from a mistaken name.
 func checkInterface(name string) error {
-	_, err := net.InterfaceByName(name)
-	if err == nil {
-		return nil
-	}
-	all, allErr := net.Interfaces()
-	if allErr != nil || slices.ContainsFunc(all, func(i net.Interface) bool { return i.Name == name }) {
+	all, err := net.Interfaces()
+	if err != nil {
 		return &failure{"multicast: look up the network interface " + strconv.Quote(name), err}
 	}
 	names := make([]string, len(all))
 	for i := range all {
-		names[i] = all[i].Name
+		if names[i] = all[i].Name; names[i] == name {
+			return nil
+		}
 	}
 	return &failure{text: "multicast: no network interface " + strconv.Quote(name) + " here; there are " + strings.Join(names, ", ")}
 }
@@ -917,7 +915,7 @@ func (s *multicastSession) read() {
 		fullRead occasionally
 	)
 	for {
-		n, c, from, err := s.readBatch(buf, oob[:])
+		n, c, from, err := readBatch(s.conn, buf, oob[:])
 		if s.running.Err() != nil {
 			return
 		}
@@ -957,16 +955,6 @@ func (s *multicastSession) read() {
 			}
 		}
 	}
-}
-
-// readBatch receives a datagram, or a batch of them.
-func (s *multicastSession) readBatch(buf, oob []byte) (n int, c controls, from netip.AddrPort, err error) {
-	if !s.batches {
-		n, from, err = s.conn.ReadFromUDPAddrPort(buf)
-		return n, c, from, err
-	}
-	n, oobn, _, from, err := s.conn.ReadMsgUDPAddrPort(buf, oob)
-	return n, parseControls(oob[:oobn]), from, err
 }
 
 // controls is what the system says about what it hands on.

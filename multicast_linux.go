@@ -239,6 +239,12 @@ func appendSegmentSize(dst []byte, n int) []byte {
 	return append(dst, make([]byte, syscall.CmsgSpace(2)-syscall.CmsgLen(2))...)
 }
 
+// readBatch receives a datagram, or a batch of them.
+func readBatch(conn *net.UDPConn, buf, oob []byte) (n int, c controls, from netip.AddrPort, err error) {
+	n, oobn, _, from, err := conn.ReadMsgUDPAddrPort(buf, oob)
+	return n, parseControls(oob[:oobn]), from, err
+}
+
 // parseControls reads control messages. Those it doesn't know it skips.
 func parseControls(b []byte) (c controls) {
 	for len(b) >= syscall.SizeofCmsghdr {

@@ -571,7 +571,7 @@ func (c *redisConn) hello(ctx context.Context, u *redisURL) error {
 		}
 		answer := newServerError(c.in.text(root))
 		passes := answer.passes()
-		if u.password != "" && bytes.Contains(c.in.text(root), []byte(u.password)) {
+		if u.password != "" && strings.Contains(string(c.in.text(root)), u.password) {
 			answer = serverError(answer.code())
 			if len(answer) > maxErrorCode || strings.Contains(string(answer), u.password) {
 				answer = "an error with the password in it"
