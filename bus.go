@@ -335,9 +335,9 @@ type Bus struct {
 	// and errors go to standard error.
 	Logger Logger
 
-	wiring sync.Mutex // is held where the session or the transport's channels change; taken before mu
+	wiring mutex // is held where the session or the transport's channels change; taken before mu
 
-	mu      sync.Mutex // guards the fields up to out
+	mu      mutex // guards the fields up to out
 	state   state
 	session *session      // nil while stopped
 	ended   chan struct{} // closed when the bus is stopped again
@@ -1779,3 +1779,13 @@ func (f *failure) Error() string {
 }
 
 func (f *failure) Unwrap() error { return f.cause }
+
+// A mutex is a [sync.Mutex] whose methods are not inlined, which makes each of
+// some hundred places shorter. Where messages pass one by one, it isn't for.
+type mutex struct{ sync.Mutex }
+
+//go:noinline
+func (m *mutex) Lock() { m.Mutex.Lock() }
+
+//go:noinline
+func (m *mutex) Unlock() { m.Mutex.Unlock() }

@@ -77,9 +77,9 @@ type multicast struct {
 
 	malformed, lost, duplicates atomic.Uint64
 
-	life sync.Mutex // is held while starting and closing
+	life mutex // is held while starting and closing
 
-	mu       sync.Mutex        // guards run, started
+	mu       mutex             // guards run, started
 	run      *multicastSession // nil unless started
 	started  chan struct{}     // closed once run has joined the group
 	channels channelSet
@@ -217,17 +217,17 @@ type multicastSession struct {
 	running context.Context // ends when Close begins
 	cancel  context.CancelFunc
 
-	joining  sync.Mutex        // is held by join, and guards the next two
+	joining  mutex             // is held by join, and guards the next two
 	members  map[string]member // by interface name
 	isolated bool              // no interface is joined, which was said
 
-	looking     sync.Mutex // is held by cards, and guards the next two
-	known       []card     // what it found last,
-	fingerprint string     // when the interfaces had this
+	looking     mutex  // is held by cards, and guards the next two
+	known       []card // what it found last,
+	fingerprint string // when the interfaces had this
 
 	forget atomic.Bool // tells read that what came before is no measure for gaps
 
-	sending sync.Mutex // guards what follows; Send has it for all its messages
+	sending mutex // guards what follows; Send has it for all its messages
 	seq     uint64
 	bundle  bundle
 	routed  way   // sends by the routing table

@@ -48,7 +48,7 @@ type redis struct {
 
 	reconnects atomic.Uint64
 
-	life    sync.Mutex // is held while starting and closing, and guards session
+	life    mutex // is held while starting and closing, and guards session
 	session *redisSession
 }
 
@@ -183,7 +183,7 @@ type redisSession struct {
 	starting atomic.Bool // is changed with mu held
 	events   chan error  // to Start: nil from each of the two that is up, or a mistake
 
-	mu       sync.Mutex              // guards what follows
+	mu       mutex                   // guards what follows
 	open     map[*redisConn]struct{} // connections, for close; nil afterwards
 	problem  error                   // the last one
 	logged   [2]time.Time            // when one was; the second: when a mistake was
@@ -670,7 +670,7 @@ type publisher struct {
 
 	// writing is held while something is written to conn, which is then not
 	// given up. It is locked before mu.
-	writing sync.Mutex
+	writing mutex
 	buf     []byte
 	ends    []int // of the messages in buf
 
@@ -681,7 +681,7 @@ type publisher struct {
 	watched <-chan struct{} // the context that abort waits for
 	unwatch func() bool
 
-	mu               sync.Mutex // guards what follows
+	mu               mutex      // guards what follows
 	change           sync.Cond  // told of every change
 	conn             *redisConn // nil: none
 	written, settled uint64     // messages: on their way, and of these answered or lost
@@ -1033,7 +1033,7 @@ const deniedPause = maxRefusedPause
 type subscriber struct {
 	shard *shardNode // of a sharded cluster; nil otherwise
 
-	mu      sync.Mutex          // guards what follows
+	mu      mutex               // guards what follows
 	wanted  map[string]struct{} // channels; one that ends in ":*" stands for all types
 	changed map[string]struct{} // what the server may not have been told yet
 	conn    *redisConn          // to wake when something changes

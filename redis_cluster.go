@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -55,8 +54,8 @@ func slotOf(channel string) uint16 {
 // A slotMap is what is known of a cluster: where MOVED has said that slots
 // are. There is no other way to learn it, and none is needed.
 type slotMap struct {
-	mu    sync.Mutex // guards what follows
-	addrs []string   // of the URL, and then what MOVED has named
+	mu    mutex    // guards what follows
+	addrs []string // of the URL, and then what MOVED has named
 	owner map[uint16]string
 	next  int // of addrs: the node to ask about slots of which nothing is known
 }
@@ -141,7 +140,7 @@ type shardPublisher struct {
 	watched <-chan struct{}
 	unwatch func() bool
 
-	mu   sync.Mutex // guards busy
+	mu   mutex // guards busy
 	busy map[*redisConn]struct{}
 }
 
@@ -432,7 +431,7 @@ type shardSubscriber struct {
 	slots   *slotMap
 	session *redisSession // while started
 
-	mu     sync.Mutex            // guards what follows
+	mu     mutex                 // guards what follows
 	wanted map[string]*shardNode // by channel; nil before Start
 	acked  map[string]struct{}
 	nodes  map[string]*shardNode // by address
