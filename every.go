@@ -65,6 +65,7 @@ type Recurrence struct {
 	onWeekday bool // the unit is a week, and weekday the day of it
 	weekday   uint8
 	afterRun  bool // AfterCompletion
+	fixed     bool // a length of time, which the monotonic clock measures, and no time on the wall
 }
 
 // options is what most recurrences go without. It is copied before a change.
@@ -143,7 +144,7 @@ func (r Recurrence) on(d time.Weekday) Recurrence {
 		return r.fail(d.String() + " is for Every(1)")
 	}
 	r = r.in(week, d.String())
-	r.onWeekday, r.weekday = true, uint8(d)
+	r.onWeekday, r.weekday, r.fixed = true, uint8(d), false
 	return r
 }
 
@@ -151,7 +152,8 @@ func (r Recurrence) in(u unit, name string) Recurrence {
 	if r.unit != noUnit {
 		return r.fail(name + " is a second unit")
 	}
-	r.unit = u
+	days := r.n * unitSeconds[u] / daySecs
+	r.unit, r.fixed = u, u < day || days != math.Trunc(days)
 	return r.checkLength()
 }
 
@@ -211,7 +213,7 @@ func (r Recurrence) At(clock string) Recurrence {
 	default:
 		return r.fail(at + " is for days, weekdays, hours and minutes, not " + unitNames[r.unit] + "s")
 	}
-	r.hasAt, r.at = true, time.Duration(t)*time.Second
+	r.hasAt, r.at, r.fixed = true, time.Duration(t)*time.Second, false
 	return r
 }
 
@@ -324,18 +326,18 @@ func (r Recurrence) String() string {
 	}
 	if r.hasAt {
 		b = append(b, " at "...)
-		t := int(r.at / time.Second)
-		switch {
-		case r.unit == minute || r.unit == hour && t%60 == 0:
-			b = appendTwo(append(b, ':'), max(t/60, t%60))
+		clock := time.Unix(int64(r.at/time.Second), 0).UTC().Format(time.TimeOnly)
+		switch seconds := clock[len("10:30"):]; {
+		case r.unit == minute:
+			clock = seconds
+		case r.unit == hour && seconds == ":00":
+			clock = clock[len("10") : len(clock)-len(seconds)]
 		case r.unit == hour:
-			b = appendTwo(append(appendTwo(b, t/60), ':'), t%60)
-		default:
-			b = appendTwo(append(appendTwo(b, t/3600), ':'), t/60%60)
-			if t%60 != 0 {
-				b = appendTwo(append(b, ':'), t%60)
-			}
+			clock = clock[len("10:"):]
+		case seconds == ":00":
+			clock = clock[:len("10:30")]
 		}
+		b = append(b, clock...)
 	}
 	if r.zone != nil {
 		b = append(b, " in "+r.zone.String()...)
@@ -348,8 +350,6 @@ func (r Recurrence) String() string {
 	}
 	return string(b)
 }
-
-func appendTwo(b []byte, n int) []byte { return append(b, byte('0'+n/10), byte('0'+n%10)) }
 
 func number(n float64) string {
 	if math.Abs(n) < 1e15 {
@@ -379,16 +379,16 @@ func (r Recurrence) Next(after time.Time) (time.Time, bool) {
 }
 
 // over reports whether t is past Until.
-func (r Recurrence) over(t time.Time) bool {
+func (r *Recurrence) over(t time.Time) bool {
 	return r.more != nil && r.more.bounded && t.After(r.more.until)
 }
 
 // next returns the first run after a time, of those scheduled at anchor. Both
 // are in the recurrence's zone.
-func (r Recurrence) next(anchor, after time.Time) time.Time {
+func (r *Recurrence) next(anchor, after time.Time) time.Time {
 	n := r.draw()
 	switch {
-	case r.fixed():
+	case r.fixed:
 		return after.Add(r.length(n))
 	case r.unit < day:
 		return r.nextInUnit(int64(n), after)
@@ -405,10 +405,10 @@ func (r Recurrence) next(anchor, after time.Time) time.Time {
 }
 
 // ranges reports whether there is a To.
-func (r Recurrence) ranges() bool { return r.more != nil && r.more.latest > 0 }
+func (r *Recurrence) ranges() bool { return r.more != nil && r.more.latest > 0 }
 
 // draw returns how many units it is to the next run.
-func (r Recurrence) draw() float64 {
+func (r *Recurrence) draw() float64 {
 	if !r.ranges() {
 		return r.n
 	}
@@ -419,25 +419,15 @@ func (r Recurrence) draw() float64 {
 	return float64(from + rand.Int64N(to-from+1))
 }
 
-// fixed reports whether the recurrence is a length of time, which the
-// monotonic clock measures, and not a time on the wall.
-func (r Recurrence) fixed() bool {
-	if r.hasAt || r.onWeekday || r.unit < day {
-		return !r.hasAt && !r.onWeekday
-	}
-	days := r.n * unitSeconds[r.unit] / daySecs
-	return days != math.Trunc(days)
-}
-
 // length returns n units, of which a day has 24 hours.
-func (r Recurrence) length(n float64) time.Duration {
+func (r *Recurrence) length(n float64) time.Duration {
 	return time.Duration(math.Round(n * unitSeconds[r.unit] * float64(time.Second)))
 }
 
 // nextInUnit does hours and minutes with an At. The moments when the clock on
 // the wall is at it lie a unit apart, but where the zone's offset changes by
 // part of a unit. There one that comes too soon after another is passed over.
-func (r Recurrence) nextInUnit(n int64, after time.Time) time.Time {
+func (r *Recurrence) nextInUnit(n int64, after time.Time) time.Time {
 	length := int64(unitSeconds[r.unit])
 	at := int64(r.at / time.Second)
 	in := after.Location()
@@ -475,7 +465,7 @@ func nextWall(t, at, length int64, in *time.Location) int64 {
 }
 
 // nextOnDay does days with an At, and weekdays.
-func (r Recurrence) nextOnDay(n int64, at time.Duration, after time.Time) time.Time {
+func (r *Recurrence) nextOnDay(n int64, at time.Duration, after time.Time) time.Time {
 	in := after.Location()
 	today := dayOf(after)
 	if n > 1 && !r.onWeekday {
@@ -810,10 +800,10 @@ func (j *Job) Next() time.Time {
 	if j.index < 0 || s.when(j) == never {
 		return time.Time{}
 	}
-	if j.r.fixed() {
+	if j.r.fixed {
 		return s.zoned(j, now.Round(0).Add(time.Duration(s.when(j)-mono)))
 	}
-	return s.zoned(j, time.Unix(0, s.when(j)))
+	return s.date(j, s.when(j))
 }
 
 // Last returns when the last run began, by the wall clock; the zero Time if
@@ -825,7 +815,7 @@ func (j *Job) Last() time.Time {
 	if last == 0 {
 		return time.Time{}
 	}
-	return j.s.zoned(j, time.Unix(0, last))
+	return j.s.date(j, last)
 }
 
 // Skipped returns how many times have had no run of their own: because the
@@ -1030,7 +1020,7 @@ func (s *Scheduler) skip(j *Job, n int64) {
 
 // plan finds a job's first time from now, or from the end of its run.
 func (s *Scheduler) plan(j *Job, now time.Time, mono int64) {
-	if j.r.fixed() {
+	if j.r.fixed {
 		length := j.r.length(j.r.draw())
 		s.set(j, mono+int64(length), now.Add(length), now, mono)
 		return
@@ -1049,13 +1039,13 @@ func (s *Scheduler) plan(j *Job, now time.Time, mono int64) {
 // advance plans the run after the one that is due.
 func (s *Scheduler) advance(j *Job, now time.Time, mono int64) {
 	when := s.when(j)
-	if !j.r.fixed() {
+	if !j.r.fixed {
 		j.base = when
 	}
 	switch {
 	case j.r.afterRun:
 		s.move(j, never)
-	case j.r.fixed():
+	case j.r.fixed:
 		length := int64(j.r.length(j.r.draw()))
 		next := when + length
 		if next <= mono {
@@ -1069,7 +1059,7 @@ func (s *Scheduler) advance(j *Job, now time.Time, mono int64) {
 	default:
 		next := s.following(j)
 		if !next.After(now) {
-			s.skip(j, j.r.missed(s.zoned(j, time.Unix(0, j.from)), s.zoned(j, time.Unix(0, when)), s.zoned(j, now)))
+			s.skip(j, j.r.missed(s.date(j, j.from), s.date(j, when), s.zoned(j, now)))
 			j.rebase(nanos(now))
 			next = s.following(j)
 		}
@@ -1079,7 +1069,7 @@ func (s *Scheduler) advance(j *Job, now time.Time, mono int64) {
 
 // missed returns how many times there are after due until now, of those on the
 // wall that are scheduled at anchor. There is one at least.
-func (r Recurrence) missed(anchor, due, now time.Time) int64 {
+func (r *Recurrence) missed(anchor, due, now time.Time) int64 {
 	if r.ranges() {
 		return 1
 	}
@@ -1104,8 +1094,8 @@ func (r Recurrence) missed(anchor, due, now time.Time) int64 {
 // following returns a job's first time on the wall after its base, leaving
 // out those that have had their run.
 func (s *Scheduler) following(j *Job) time.Time {
-	anchor := s.zoned(j, time.Unix(0, j.from))
-	next := j.r.next(anchor, s.zoned(j, time.Unix(0, j.base)))
+	anchor := s.date(j, j.from)
+	next := j.r.next(anchor, s.date(j, j.base))
 	if j.past == nil {
 		return next
 	}
@@ -1115,7 +1105,7 @@ func (s *Scheduler) following(j *Job) time.Time {
 		if i < 0 {
 			break
 		}
-		next = j.r.next(anchor, s.zoned(j, time.Unix(0, j.past[i].upto)))
+		next = j.r.next(anchor, s.date(j, j.past[i].upto))
 	}
 	return next
 }
@@ -1171,7 +1161,7 @@ func (j *Job) remember(ran stretch) {
 	}
 	join := func(i int) {
 		all[i].upto = max(all[i].upto, all[i+1].upto)
-		all = slices.Delete(all, i+1, i+2)
+		all = append(all[:i+1], all[i+2:]...)
 	}
 	near := 0
 	for i := 0; i+1 < len(all); {
@@ -1199,7 +1189,7 @@ func (s *Scheduler) set(j *Job, when int64, date, now time.Time, mono int64) {
 		return
 	}
 	wait := when - mono
-	if !j.r.fixed() {
+	if !j.r.fixed {
 		wait = min(when-nanos(now), int64(maxWait))
 	}
 	s.move(j, when)
@@ -1283,6 +1273,9 @@ func (s *Scheduler) zoned(j *Job, t time.Time) time.Time {
 	}
 	return t.In(s.local)
 }
+
+// date returns the time n, of those that nanos returns, in the job's zone.
+func (s *Scheduler) date(j *Job, n int64) time.Time { return s.zoned(j, time.Unix(0, n)) }
 
 // nanos is UnixNano without its overflow.
 func nanos(t time.Time) int64 {
@@ -1526,7 +1519,7 @@ func (q queue) fix(i int, e entry) {
 }
 
 func (s *Scheduler) queueOf(j *Job) *queue {
-	if j.r.fixed() {
+	if j.r.fixed {
 		return &s.timed
 	}
 	return &s.dated
