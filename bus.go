@@ -198,7 +198,7 @@ func (r rawFields) Unmarshal(d *Decoder) error {
 	for key := range d.Fields() {
 		if key == "type" {
 			if name := d.String(); name != r.name {
-				d.Fail(errors.New(`want "` + r.name + `", the event's type, have ` + strconv.Quote(clip(name))))
+				d.Fail(errors.New(`want "` + r.name + `", the event's type, have ` + quoted(clip(name))))
 			}
 			continue
 		}
@@ -843,7 +843,7 @@ func (b *Bus) begin(ctx context.Context) (*session, context.Context, error) {
 // checkFields returns the transport that the bus's fields describe.
 func (b *Bus) checkFields() (Transport, error) {
 	if !utf8.ValidString(b.Namespace) {
-		return nil, &failure{text: "the namespace " + strconv.Quote(b.Namespace) + " isn't valid UTF-8"}
+		return nil, &failure{text: "the namespace " + quoted(b.Namespace) + " isn't valid UTF-8"}
 	}
 	if b.Backlog < 0 {
 		return nil, &failure{text: "Backlog is " + strconv.Itoa(b.Backlog) + ", want a number of bytes, or 0 for 8 MiB"}
@@ -881,7 +881,7 @@ func (b *Bus) newTransport() (Transport, error) {
 	case "mem":
 		return newMem(url)
 	}
-	return nil, &failure{text: "URL scheme " + strconv.Quote(scheme) + " is unknown: want udp://group:port, redis://host:port or mem://name"}
+	return nil, &failure{text: "URL scheme " + quoted(scheme) + " is unknown: want udp://group:port, redis://host:port or mem://name"}
 }
 
 // channelPrefix is what the names of a namespace's channels begin with.
@@ -1174,7 +1174,7 @@ func (b *Bus) SubscribeRaw(name string, handle func(context.Context, Raw) error,
 
 func (b *Bus) subscribe(name string, opts []SubscribeOption, handle func(context.Context, string, string) (cause, error)) *Subscription {
 	if problem := typeProblem(name); problem != "" && name != "*" {
-		panic("autobus: Subscribe: event type " + strconv.Quote(name) + " " + problem)
+		panic("autobus: Subscribe: event type " + quoted(name) + " " + problem)
 	}
 	s := &Subscription{bus: b, name: name, handle: handle, concurrency: 1, limit: defaultQueue}
 	for _, option := range opts {
@@ -1779,13 +1779,3 @@ func (f *failure) Error() string {
 }
 
 func (f *failure) Unwrap() error { return f.cause }
-
-// A mutex is a [sync.Mutex] whose methods are not inlined, which makes each of
-// some hundred places shorter. Where messages pass one by one, it isn't for.
-type mutex struct{ sync.Mutex }
-
-//go:noinline
-func (m *mutex) Lock() { m.Mutex.Lock() }
-
-//go:noinline
-func (m *mutex) Unlock() { m.Mutex.Unlock() }

@@ -182,7 +182,7 @@ func (r Recurrence) checkLength() Recurrence {
 // hours or minutes after the time in this one, even if that is still to come:
 // Every(2).Days().At("10:30") begins the day after tomorrow, also before 10:30.
 func (r Recurrence) At(clock string) Recurrence {
-	at := "At(" + strconv.Quote(clock) + ")"
+	at := "At(" + quoted(clock) + ")"
 	var t int
 	var ok bool
 	switch {

@@ -110,7 +110,7 @@ type Fernet struct {
 func NewFernet(keys ...Key) *Fernet {
 	f := new(Fernet)
 	if len(keys) > 0 {
-		makeTables()
+		tables.Do(makeTables)
 	}
 	for _, key := range keys {
 		f.keys = append(f.keys, newKeyed(key))
@@ -270,8 +270,10 @@ var (
 
 const notBase64 = 1 << 31
 
+var tables sync.Once // for makeTables
+
 // makeTables is called when there is a first key, since many a program has none.
-var makeTables = sync.OnceFunc(func() {
+func makeTables() {
 	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_" // RFC 4648 section 5
 	for i := range pairs {
 		pairs[i] = uint16(alphabet[i>>6])<<8 | uint16(alphabet[i&63])
@@ -284,7 +286,7 @@ var makeTables = sync.OnceFunc(func() {
 			values[place][alphabet[i]] = uint32(i) << (18 - 6*place)
 		}
 	}
-})
+}
 
 // appendToken appends the URL-safe base64 of b, with padding.
 func appendToken(dst, b []byte) []byte {

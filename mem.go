@@ -2,7 +2,6 @@ package autobus
 
 import (
 	"context"
-	"strconv"
 	"strings"
 	"sync"
 )
@@ -29,7 +28,7 @@ type mem struct {
 func newMem(url string) (*mem, error) {
 	_, name, _ := strings.Cut(url, "://")
 	if name == "" {
-		return nil, &failure{text: "URL " + strconv.Quote(url) + ": want mem://name, with any name"}
+		return nil, &failure{text: "URL " + quoted(url) + ": want mem://name, with any name"}
 	}
 	return &mem{name: name}, nil
 }

@@ -327,7 +327,7 @@ func (s *multicastSession) close() error {
 func checkInterface(name string) error {
 	all, err := net.Interfaces()
 	if err != nil {
-		return &failure{"multicast: look up the network interface " + strconv.Quote(name), err}
+		return &failure{"multicast: look up the network interface " + quoted(name), err}
 	}
 	names := make([]string, len(all))
 	for i := range all {
@@ -335,7 +335,7 @@ func checkInterface(name string) error {
 			return nil
 		}
 	}
-	return &failure{text: "multicast: no network interface " + strconv.Quote(name) + " here; there are " + strings.Join(names, ", ")}
+	return &failure{text: "multicast: no network interface " + quoted(name) + " here; there are " + strings.Join(names, ", ")}
 }
 
 func (m *multicast) listenError(err error) error {
@@ -430,7 +430,7 @@ func (s *multicastSession) cards() []card {
 		if nic.Flags&net.FlagUp == 0 || nic.Flags&net.FlagMulticast == 0 && !loopback {
 			continue
 		}
-		if len(s.interfaces) > 0 && !slices.Contains(s.interfaces, nic.Name) {
+		if len(s.interfaces) > 0 && !contains(s.interfaces, nic.Name) {
 			continue
 		}
 		c := card{nic.Name, nic.Index, loopback, nic.MTU, familyAddr(nic, s.group.Is4())}
@@ -1428,7 +1428,7 @@ func parseMulticastURL(rawURL string) (u multicastURL, err error) {
 	case hasFragment:
 		return u, badURL(rawURL, "nothing may follow a '#': write %23 for one in a value")
 	case path != "":
-		return u, badURL(rawURL, "it can't have a path such as "+strconv.Quote("/"+path))
+		return u, badURL(rawURL, "it can't have a path such as "+quoted("/"+path))
 	}
 	problem := u.parseHost(host)
 	if problem == "" {
@@ -1445,7 +1445,7 @@ func badURL(rawURL, problem string) error {
 	if strings.Contains(rawURL, "@") {
 		return &failure{text: "bad multicast URL: " + problem}
 	}
-	return &failure{text: "bad multicast URL " + strconv.Quote(rawURL) + ": " + problem}
+	return &failure{text: "bad multicast URL " + quoted(rawURL) + ": " + problem}
 }
 
 func (u *multicastURL) parseHost(host string) (problem string) {
@@ -1455,7 +1455,7 @@ func (u *multicastURL) parseHost(host string) (problem string) {
 		return problem
 	case bracketed:
 		if port != "" && port[0] != ':' {
-			return "want :PORT after the ']', not " + strconv.Quote(port)
+			return "want :PORT after the ']', not " + quoted(port)
 		}
 		var zone string
 		var hasZone bool
@@ -1467,7 +1467,7 @@ func (u *multicastURL) parseHost(host string) (problem string) {
 			u.interfaces = []string{zone}
 		}
 		if !strings.Contains(group, ":") {
-			return "only IPv6 groups stand in brackets, not " + strconv.Quote(group)
+			return "only IPv6 groups stand in brackets, not " + quoted(group)
 		}
 	case strings.LastIndexByte(port, ':') > 0:
 		return "an IPv6 group stands in brackets, as in udp://[ff02::1234]:5000"
@@ -1477,7 +1477,7 @@ func (u *multicastURL) parseHost(host string) (problem string) {
 	}
 	addr, err := netip.ParseAddr(group)
 	if err != nil {
-		return "the group " + strconv.Quote(group) + " isn't an IP address, such as 239.255.0.1 or [ff02::1234]; multicast goes by no names"
+		return "the group " + quoted(group) + " isn't an IP address, such as 239.255.0.1 or [ff02::1234]; multicast goes by no names"
 	}
 	if u.group = addr.Unmap(); !u.group.IsMulticast() {
 		return "the group " + group + " isn't a multicast address: those are 224.0.0.0 to 239.255.255.255, and IPv6 from ff00:: on"
@@ -1488,7 +1488,7 @@ func (u *multicastURL) parseHost(host string) (problem string) {
 	}
 	var ok bool
 	if u.port, ok = parsePort(port[1:]); !ok {
-		return "the port must be a number from 1 to 65535, not " + strconv.Quote(port[1:])
+		return "the port must be a number from 1 to 65535, not " + quoted(port[1:])
 	}
 	return ""
 }
@@ -1501,7 +1501,7 @@ func (u *multicastURL) parseOptions(query string) (problem string) {
 		return "options are separated by '&', not ';'"
 	}
 	if _, ok := unescapeURL(query, true); !ok {
-		return "a '%' must start an escape such as %20, unlike in " + strconv.Quote(query)
+		return "a '%' must start an escape such as %20, unlike in " + quoted(query)
 	}
 	_, problem = parseQuery(query, multicastOptions, u.setOption)
 	return problem
@@ -1517,9 +1517,9 @@ func (u *multicastURL) setOption(name, value string) (problem string) {
 		for rest, more := value, true; more; {
 			var nic string
 			if nic, rest, more = strings.Cut(rest, ","); nic == "" {
-				return "interface= must name network interfaces, such as interface=eth0 or interface=eth0,wlan0, not " + strconv.Quote(value)
+				return "interface= must name network interfaces, such as interface=eth0 or interface=eth0,wlan0, not " + quoted(value)
 			}
-			if !slices.Contains(u.interfaces, nic) {
+			if !contains(u.interfaces, nic) {
 				u.interfaces = append(u.interfaces, nic)
 			}
 		}

@@ -274,7 +274,15 @@ func (s *redisSession) serve(c *redisConn, serve func(c *redisConn, up func()) e
 }
 
 // firstUp returns what tells Start, once, that one of the two is up.
-func (s *redisSession) firstUp() func() { return sync.OnceFunc(func() { s.tell(nil) }) }
+func (s *redisSession) firstUp() func() {
+	told := false
+	return func() {
+		if !told {
+			told = true
+			s.tell(nil)
+		}
+	}
+}
 
 // giveUp tells Start of a mistake, and returns false if Start is over.
 func (s *redisSession) giveUp(err error) bool {
@@ -496,6 +504,9 @@ func dialRedis(ctx context.Context, u *redisURL, addr string) (_ *redisConn, err
 }
 
 type timeoutError struct{ text string }
+
+// noAnswer is the error of a server that keeps silent.
+func (c *redisConn) noAnswer() error { return &timeoutError{"no answer for " + c.timeout.String()} }
 
 func (e *timeoutError) Error() string { return e.text }
 func (e *timeoutError) Timeout() bool { return true }
@@ -1000,7 +1011,7 @@ func (a *answers) silence() error {
 		return err
 	}
 	if late {
-		return &timeoutError{"no answer for " + a.conn.timeout.String()}
+		return a.conn.noAnswer()
 	}
 	return nil
 }
@@ -1245,7 +1256,7 @@ func (l *listener) silence() error {
 		return &timeoutError{"it doesn't acknowledge all subscriptions within " + l.session.connectTimeout.String()}
 	}
 	if len(l.pending) > 0 {
-		return &timeoutError{"no answer for " + l.conn.timeout.String()}
+		return l.conn.noAnswer()
 	}
 	l.pending = append(l.pending, order{verb: "PING"})
 	l.heard = now
@@ -1450,7 +1461,7 @@ func (l *listener) refusal(e serverError) error {
 			return nil
 		}
 		if l.session.starting.Load() {
-			return &mistake{"subscribe to " + strconv.Quote(clip(channel)), e}
+			return &mistake{"subscribe to " + quoted(clip(channel)), e}
 		}
 		l.session.log.Error("autobus: Redis refuses a subscription; trying again slowly", "channel", clip(channel), "error", error(e))
 		delete(l.told, channel)

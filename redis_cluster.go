@@ -83,7 +83,7 @@ func (m *slotMap) set(slot uint16, addr string) {
 		m.owner = make(map[uint16]string)
 	}
 	m.owner[slot] = addr
-	if len(m.addrs) < maxClusterNodes && !slices.Contains(m.addrs, addr) {
+	if len(m.addrs) < maxClusterNodes && !contains(m.addrs, addr) {
 		m.addrs = append(m.addrs[:len(m.addrs):len(m.addrs)], addr)
 	}
 }
@@ -346,7 +346,7 @@ func (p *shardPublisher) answer(ctx context.Context, c *shardConn) (again bool, 
 			c.err = c.reply()
 		}
 		if errors.Is(c.err, os.ErrDeadlineExceeded) {
-			c.err = &timeoutError{"no answer for " + c.timeout.String()}
+			c.err = c.noAnswer()
 		}
 		if c.err != nil {
 			return false, c.err

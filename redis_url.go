@@ -2,7 +2,6 @@ package autobus
 
 import (
 	"net"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -72,7 +71,7 @@ func parseRedisURL(rawURL string) (u redisURL, err error) {
 	case "rediss+sentinel":
 		u.sentinel, u.tls = true, true
 	default:
-		return u, badRedisURL("the scheme " + strconv.Quote(scheme) + " isn't one of redis, rediss, valkey, valkeys, unix, redis+sentinel and rediss+sentinel")
+		return u, badRedisURL("the scheme " + quoted(scheme) + " isn't one of redis, rediss, valkey, valkeys, unix, redis+sentinel and rediss+sentinel")
 	}
 	rest, _, hasFragment := strings.Cut(rest, "#")
 	rest, query, _ := strings.Cut(rest, "?")
@@ -194,7 +193,7 @@ func (u *redisURL) parseOptions(query string) (problem string) {
 	if problem != "" {
 		return problem
 	}
-	if !slices.Contains(given, "socket_connect_timeout") {
+	if !contains(given, "socket_connect_timeout") {
 		u.connectTimeout = u.socketTimeout // so has Python's redis package
 	}
 	for _, name := range given {

@@ -1,7 +1,6 @@
 package autobus
 
 import (
-	"slices"
 	"strconv"
 	"strings"
 )
@@ -71,13 +70,13 @@ func parseQuery(query string, known []string, set func(name, value string) (prob
 		name, value, _ := strings.Cut(part, "=")
 		name, _ = unescapeURL(name, true)
 		value, _ = unescapeURL(value, true)
-		if !slices.Contains(known, name) {
+		if !contains(known, name) {
 			return nil, unknownOption(clip(name), known)
 		}
 		if problem = set(name, value); problem != "" {
 			return nil, problem
 		}
-		if slices.Contains(given, name) {
+		if contains(given, name) {
 			return nil, name + "= stands there twice"
 		}
 		given = append(given, name)
@@ -87,17 +86,17 @@ func parseQuery(query string, known []string, set func(name, value string) (prob
 
 // wrongOption says what an option must be.
 func wrongOption(name, want, value string) (problem string) {
-	return name + "= must be " + want + ", not " + strconv.Quote(clip(value))
+	return name + "= must be " + want + ", not " + quoted(clip(value))
 }
 
 // unknownOption names the options there are, and the one that was meant.
 func unknownOption(name string, known []string) (problem string) {
-	problem = "there is no option " + strconv.Quote(name)
+	problem = "there is no option " + quoted(name)
 	best := 3 // typing errors
 	for _, k := range known {
 		if d := editDistance(strings.ToLower(name), k); d < best && d < len(k) {
 			best = d
-			problem = "there is no option " + strconv.Quote(name) + "; did you mean " + k + "?"
+			problem = "there is no option " + quoted(name) + "; did you mean " + k + "?"
 		}
 	}
 	return problem + " (the options are " + strings.Join(known, ", ") + ")"
