@@ -795,6 +795,8 @@ func (s *multicastSession) sendBundle(ctx context.Context) (n int, err error) {
 }
 
 // isAny tells whether err is one of targets.
+//
+//go:noinline
 func isAny(err error, targets ...error) bool {
 	return slices.ContainsFunc(targets, func(t error) bool { return errors.Is(err, t) })
 }

@@ -48,12 +48,12 @@ func listenGroup(group netip.AddrPort) (*net.UDPConn, error) {
 	}
 	file := os.NewFile(uintptr(fd), "multicast")
 	defer file.Close() // FilePacketConn has a copy
-	if err := syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1); err != nil {
-		return nil, os.NewSyscallError("setsockopt SO_REUSEADDR", err)
+	if err := setInt(uintptr(fd), syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1, "SO_REUSEADDR"); err != nil {
+		return nil, err
 	}
 	if family == syscall.AF_INET6 {
-		if err := syscall.SetsockoptInt(fd, syscall.IPPROTO_IPV6, syscall.IPV6_V6ONLY, 1); err != nil {
-			return nil, os.NewSyscallError("setsockopt IPV6_V6ONLY", err)
+		if err := setInt(uintptr(fd), syscall.IPPROTO_IPV6, syscall.IPV6_V6ONLY, 1, "IPV6_V6ONLY"); err != nil {
+			return nil, err
 		}
 	}
 	// An old kernel without it hears more interfaces than we joined: no harm.
@@ -82,21 +82,25 @@ func bindAddr(group netip.AddrPort) syscall.Sockaddr {
 }
 
 func join(fd uintptr, group netip.Addr, c card) error {
-	if group.Is4() {
-		return syscall.SetsockoptIPMreqn(int(fd), syscall.IPPROTO_IP, syscall.IP_ADD_MEMBERSHIP,
-			&syscall.IPMreqn{Multiaddr: group.As4(), Ifindex: int32(c.index)})
-	}
-	return syscall.SetsockoptIPv6Mreq(int(fd), syscall.IPPROTO_IPV6, syscall.IPV6_JOIN_GROUP,
-		&syscall.IPv6Mreq{Multiaddr: group.As16(), Interface: uint32(c.index)})
+	return setMember(fd, group, c, syscall.IP_ADD_MEMBERSHIP, syscall.IPV6_JOIN_GROUP)
 }
 
 func leave(fd uintptr, group netip.Addr, c card) error {
+	return setMember(fd, group, c, syscall.IP_DROP_MEMBERSHIP, syscall.IPV6_LEAVE_GROUP)
+}
+
+func setMember(fd uintptr, group netip.Addr, c card, option4, option6 int) error {
 	if group.Is4() {
-		return syscall.SetsockoptIPMreqn(int(fd), syscall.IPPROTO_IP, syscall.IP_DROP_MEMBERSHIP,
+		return syscall.SetsockoptIPMreqn(int(fd), syscall.IPPROTO_IP, option4,
 			&syscall.IPMreqn{Multiaddr: group.As4(), Ifindex: int32(c.index)})
 	}
-	return syscall.SetsockoptIPv6Mreq(int(fd), syscall.IPPROTO_IPV6, syscall.IPV6_LEAVE_GROUP,
+	return syscall.SetsockoptIPv6Mreq(int(fd), syscall.IPPROTO_IPV6, option6,
 		&syscall.IPv6Mreq{Multiaddr: group.As16(), Interface: uint32(c.index)})
+}
+
+// setInt sets a socket option, whose name is for the error.
+func setInt(fd uintptr, level, option, value int, name string) error {
+	return os.NewSyscallError("setsockopt "+name, syscall.SetsockoptInt(int(fd), level, option, value))
 }
 
 // setSending sets how far messages go, and whether this host hears them.
@@ -105,14 +109,14 @@ func setSending(fd uintptr, group netip.Addr, ttl int, loopback bool) error {
 	if group.Is6() {
 		level, ttlOption, loopOption = syscall.IPPROTO_IPV6, syscall.IPV6_MULTICAST_HOPS, syscall.IPV6_MULTICAST_LOOP
 	}
-	if err := syscall.SetsockoptInt(int(fd), level, ttlOption, ttl); err != nil {
-		return os.NewSyscallError("setsockopt IP_MULTICAST_TTL", err)
+	if err := setInt(fd, level, ttlOption, ttl, "IP_MULTICAST_TTL"); err != nil {
+		return err
 	}
 	loop := 0
 	if loopback {
 		loop = 1
 	}
-	return os.NewSyscallError("setsockopt IP_MULTICAST_LOOP", syscall.SetsockoptInt(int(fd), level, loopOption, loop))
+	return setInt(fd, level, loopOption, loop, "IP_MULTICAST_LOOP")
 }
 
 // setCard chooses the interface to send on.
@@ -121,8 +125,7 @@ func setCard(fd uintptr, group netip.Addr, c card) error {
 		return os.NewSyscallError("setsockopt IP_MULTICAST_IF", syscall.SetsockoptIPMreqn(int(fd), syscall.IPPROTO_IP,
 			syscall.IP_MULTICAST_IF, &syscall.IPMreqn{Ifindex: int32(c.index)}))
 	}
-	return os.NewSyscallError("setsockopt IPV6_MULTICAST_IF",
-		syscall.SetsockoptInt(int(fd), syscall.IPPROTO_IPV6, syscall.IPV6_MULTICAST_IF, c.index))
+	return setInt(fd, syscall.IPPROTO_IPV6, syscall.IPV6_MULTICAST_IF, c.index, "IPV6_MULTICAST_IF")
 }
 
 // readBuffer returns what SetReadBuffer was granted: the kernel keeps twice
@@ -172,9 +175,7 @@ func receiveBatches(fd uintptr) error {
 	return setGRO(fd)
 }
 
-func setGRO(fd uintptr) error {
-	return os.NewSyscallError("setsockopt UDP_GRO", syscall.SetsockoptInt(int(fd), syscall.IPPROTO_UDP, udpGRO, 1))
-}
+func setGRO(fd uintptr) error { return setInt(fd, syscall.IPPROTO_UDP, udpGRO, 1, "UDP_GRO") }
 
 // tryBatch sends itself a batch: what stands between us and Linux (qemu-user,
 // a sandbox) may take the control messages and spoil or drop them.
