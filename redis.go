@@ -431,8 +431,8 @@ func isA[T error](err error) bool {
 
 // A redisConn is a connection that has said hello.
 type redisConn struct {
-	net.Conn
-	raw     net.Conn // below TLS
+	wire    net.Conn
+	raw     net.Conn // wire, or what is below its TLS
 	in      *respReader
 	addr    string
 	timeout time.Duration // socket_timeout
@@ -619,13 +619,13 @@ func (c *redisConn) reply() error {
 // it with ctx is a deadline in the past.
 func (c *redisConn) write(ctx context.Context, b []byte) (n int, err error) {
 	for n < len(b) {
-		if err := c.SetWriteDeadline(time.Now().Add(c.timeout)); err != nil {
+		if err := c.wire.SetWriteDeadline(time.Now().Add(c.timeout)); err != nil {
 			return n, err
 		}
 		if err := ctx.Err(); err != nil { // that deadline may have been there already
 			return n, err
 		}
-		part, err := c.Write(b[n:min(len(b), n+redisWriteChunk)])
+		part, err := c.wire.Write(b[n:min(len(b), n+redisWriteChunk)])
 		n += part
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			err = &timeoutError{"it reads nothing for " + c.timeout.String()}
@@ -796,7 +796,7 @@ func (p *publisher) abort() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.conn != nil {
-		p.conn.SetWriteDeadline(past)
+		p.conn.wire.SetWriteDeadline(past)
 	}
 	p.change.Broadcast()
 }
@@ -818,7 +818,7 @@ func (p *publisher) take(ctx context.Context, n int) (*redisConn, error) {
 		if c := p.conn; c != nil && p.since < sendWindow/2 {
 			if p.written == p.settled { // the reader waits for nothing yet
 				p.asked = time.Now()
-				c.SetReadDeadline(p.asked.Add(c.timeout))
+				c.wire.SetReadDeadline(p.asked.Add(c.timeout))
 			}
 			p.written += uint64(n)
 			p.mu.Unlock()
@@ -990,7 +990,7 @@ func (a *answers) settle() error {
 	} else if a.session.healthCheck > 0 {
 		deadline = time.Now().Add(a.session.healthCheck)
 	}
-	return a.conn.SetReadDeadline(deadline)
+	return a.conn.wire.SetReadDeadline(deadline)
 }
 
 // silence deals with a deadline: it asks whether the server is there, or
@@ -1075,7 +1075,7 @@ func (s *subscriber) Unsubscribe(channel string) {
 func (s *subscriber) change(channel string) {
 	s.changed[channel] = struct{}{}
 	if s.conn != nil {
-		s.conn.SetReadDeadline(past)
+		s.conn.wire.SetReadDeadline(past)
 	}
 }
 
@@ -1200,7 +1200,7 @@ func (l *listener) wait() error {
 		l.mu.Lock()
 		changed := len(l.changed) > 0
 		if !changed { // else it would undo what wakes it
-			l.conn.SetReadDeadline(l.deadline())
+			l.conn.wire.SetReadDeadline(l.deadline())
 		}
 		l.mu.Unlock()
 		if changed {

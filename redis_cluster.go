@@ -337,7 +337,7 @@ func (p *shardPublisher) isCut(i int) bool {
 func (p *shardPublisher) answer(ctx context.Context, c *shardConn) (again bool, err error) {
 	for {
 		if c.err == nil {
-			c.err = c.SetReadDeadline(time.Now().Add(c.timeout))
+			c.err = c.wire.SetReadDeadline(time.Now().Add(c.timeout))
 		}
 		if c.err == nil && ctx.Err() != nil {
 			c.err = ctx.Err()
@@ -420,7 +420,7 @@ func (p *shardPublisher) watch(ctx context.Context) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		for c := range p.busy {
-			c.SetDeadline(past)
+			c.wire.SetDeadline(past)
 		}
 	})
 }

@@ -489,7 +489,7 @@ func TestRedisPasswordRepeated(t *testing.T) {
 			s.command()
 			s.say(answer)
 		}()
-		c := &redisConn{Conn: near, raw: near, in: newRESPReader(near), timeout: time.Minute}
+		c := &redisConn{wire: near, raw: near, in: newRESPReader(near), timeout: time.Minute}
 		err := c.hello(t.Context(), &redisURL{password: "sw0rdf1sh"})
 		if text := errorText(err); err == nil || strings.Contains(text, "sw0r") {
 			t.Errorf("%.20q: hello says %q", answer, text)

@@ -82,8 +82,8 @@ func (*notMasterError) Error() string { return "it isn't the master, or not yet"
 
 // ask sends a command and waits for the answer.
 func (c *redisConn) ask(ctx context.Context, args ...string) error {
-	c.SetReadDeadline(time.Now().Add(c.timeout))
-	defer context.AfterFunc(ctx, func() { c.SetDeadline(past) })()
+	c.wire.SetReadDeadline(time.Now().Add(c.timeout))
+	defer context.AfterFunc(ctx, func() { c.wire.SetDeadline(past) })()
 	if _, err := c.write(ctx, appendCommand(nil, args...)); err != nil {
 		return err
 	}

@@ -65,7 +65,7 @@ func (c *takingConn) SetWriteDeadline(t time.Time) error {
 func (p *publisher) use(c *takingConn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.conn = &redisConn{Conn: c, raw: c, timeout: time.Hour}
+	p.conn = &redisConn{wire: c, raw: c, timeout: time.Hour}
 	p.change.Broadcast()
 }
 
