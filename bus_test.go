@@ -1221,7 +1221,7 @@ func BenchmarkPublishUDP(b *testing.B) {
 		b.ReportMetric(float64(bus.Stats().Sent)/float64(b.N), "sent/op")
 	})
 	b.Run("bare", func(b *testing.B) {
-		s := &multicastSession{multicast: m}
+		s := newMulticastSession(m)
 		cards := s.cards()
 		if len(cards) != 1 {
 			b.Fatal(cards)

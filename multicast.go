@@ -205,7 +205,8 @@ func (m *multicast) AddStats(s *Stats) {
 
 // A multicastSession is what is there from Start to Close.
 type multicastSession struct {
-	*multicast
+	of *multicast
+	*multicastURL
 	receive func(ctx context.Context, channel, payload []byte)
 	log     Logger
 	src     [16]byte // in hexadecimal: who sends, for gaps and duplicates
@@ -260,13 +261,13 @@ type card struct {
 	addr     netip.Addr // one of the group's family, if it has any
 }
 
+func newMulticastSession(m *multicast) *multicastSession {
+	return &multicastSession{of: m, multicastURL: &m.multicastURL, members: make(map[string]member)}
+}
+
 func (m *multicast) open(receive func(ctx context.Context, channel, payload []byte), log Logger) (*multicastSession, error) {
-	s := &multicastSession{
-		multicast: m,
-		receive:   receive,
-		log:       log,
-		members:   make(map[string]member),
-	}
+	s := newMulticastSession(m)
+	s.receive, s.log = receive, log
 	appendHex(s.src[:0], max(1, rand.Uint64()))
 	if len(m.interfaces) > 0 && !choosesInterface {
 		return nil, &failure{text: "multicast: interface= isn't there on " + runtime.GOOS}
@@ -305,7 +306,7 @@ func (m *multicast) open(receive func(ctx context.Context, channel, payload []by
 
 func (s *multicastSession) close() error {
 	s.cancel()
-	s.channels.clear()
+	s.of.channels.clear()
 	err := s.conn.Close()
 	s.sending.Lock()
 	s.closed = true
@@ -485,7 +486,7 @@ func familyAddr(nic *net.Interface, is4 bool) netip.Addr {
 func (s *multicastSession) join(cards []card) {
 	s.joining.Lock()
 	defer s.joining.Unlock()
-	wanted := !s.channels.empty()
+	wanted := !s.of.channels.empty()
 	if !wanted {
 		cards = nil
 	}
@@ -525,7 +526,7 @@ func (s *multicastSession) join(cards []card) {
 	}
 	isolated := joined == 0 && wanted
 	if isolated && !s.isolated {
-		args := []any{"group", s.to.String()}
+		args := []any{"group", s.of.to.String()}
 		if len(s.interfaces) > 0 {
 			args = append(args, "interface", strings.Join(s.interfaces, ","))
 		}
@@ -547,7 +548,7 @@ func (c card) sameMembership(now card) bool {
 func (s *multicastSession) setWays(cards []card) {
 	mtu := 0
 	if s.batches && s.routes() {
-		mtu = routeMTU(s.to)
+		mtu = routeMTU(s.of.to)
 	}
 	s.sending.Lock()
 	defer s.sending.Unlock()
@@ -626,7 +627,7 @@ func (s *multicastSession) routes() bool { return len(s.interfaces) == 0 && !nee
 // batch.
 func (s *multicastSession) segmentLimit(mtu int) int {
 	headers := 40 + 8 // IPv6's (RFC 8200, section 3) and UDP's (RFC 768)
-	if s.to.Addr().Is4() {
+	if s.of.to.Addr().Is4() {
 		headers = 20 + 8
 	}
 	if !s.batches {
@@ -744,7 +745,7 @@ func (u *bundle) widen(segment int) {
 }
 
 func (s *multicastSession) sendError(err error) error {
-	text := "multicast: send to " + s.to.String()
+	text := "multicast: send to " + s.of.to.String()
 	switch {
 	case s.group.Is6() && runtime.GOOS == "linux" && isNoRoute(err):
 		// Linux gives lo no route for IPv6 multicast, unlike other interfaces.
@@ -862,9 +863,9 @@ func (s *multicastSession) write(ctx context.Context, w *way) (sent uint64, err 
 func (s *multicastSession) push(ctx context.Context, conn *net.UDPConn, b, control []byte) (err error) {
 	for tries := 0; ; {
 		if len(control) > 0 {
-			_, _, err = conn.WriteMsgUDPAddrPort(b, control, s.to)
+			_, _, err = conn.WriteMsgUDPAddrPort(b, control, s.of.to)
 		} else {
-			_, err = conn.WriteToUDPAddrPort(b, s.to)
+			_, err = conn.WriteToUDPAddrPort(b, s.of.to)
 		}
 		switch {
 		case err == nil:
@@ -908,7 +909,7 @@ func (s *multicastSession) pause(d time.Duration) bool {
 // read receives datagrams until Close.
 func (s *multicastSession) read() {
 	var (
-		in       = newReceiver(s.running, s.multicast, s.receive)
+		in       = newReceiver(s.running, s.of, s.receive)
 		buf      = make([]byte, 64<<10) // more than any UDP datagram, or batch of them
 		oob      [maxControl]byte
 		overrun  uint32 // what the system has dropped

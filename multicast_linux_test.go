@@ -253,7 +253,7 @@ func TestMulticastBatchRefused(t *testing.T) {
 // goes out none is counted, one by one.
 func TestMulticastBatchOnOtherWays(t *testing.T) {
 	var names []string
-	for _, c := range (&multicastSession{multicast: testMulticast(t, ownURL(t))}).cards() {
+	for _, c := range newMulticastSession(testMulticast(t, ownURL(t))).cards() {
 		if c.addr.IsValid() {
 			names = append(names, c.name)
 		}
@@ -336,7 +336,7 @@ func TestMulticastHostileBatches(t *testing.T) {
 	h := make(heard, 10)
 	m.Subscribe("c")
 	startBatching(t, m, h.receive)
-	s := &multicastSession{multicast: m}
+	s := newMulticastSession(m)
 	conn := dialPatiently(t, s, card{})
 	r := rand.New(rand.NewPCG(7, 8))
 	malformed := uint64(0)

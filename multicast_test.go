@@ -871,7 +871,7 @@ func TestMulticastPythonAtItsLimit(t *testing.T) {
 // sender sends to m's group what isn't a transport's.
 func sender(t testing.TB, m *multicast) func(datagram string) {
 	t.Helper()
-	conn := dialPatiently(t, &multicastSession{multicast: m}, card{})
+	conn := dialPatiently(t, newMulticastSession(m), card{})
 	return func(datagram string) {
 		t.Helper()
 		if _, err := conn.WriteToUDPAddrPort([]byte(datagram), m.to); err != nil {
@@ -1099,14 +1099,14 @@ func TestMulticastSendAfterTheEnd(t *testing.T) {
 // A write has a deadline from the first one on: a network that takes nothing,
 // as a radio link may for minutes, holds up neither the end of ctx nor Close.
 func TestMulticastFirstWriteDeadline(t *testing.T) {
-	s := &multicastSession{multicast: testMulticast(t, ownURL(t))}
+	s := newMulticastSession(testMulticast(t, ownURL(t)))
 	conn, err := s.dial(card{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
 	for began := time.Now(); err == nil && time.Since(began) < patience; {
-		_, err = conn.WriteToUDPAddrPort(nil, s.to)
+		_, err = conn.WriteToUDPAddrPort(nil, s.of.to)
 	}
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("%v, want that the deadline has passed", err)

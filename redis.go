@@ -122,7 +122,7 @@ func (t *redis) Start(ctx context.Context, receive func(ctx context.Context, cha
 		return &failure{"bad Redis URL", err}
 	}
 	t.reconnects.Store(0)
-	s := &redisSession{redis: t, receive: receive, log: log, events: make(chan error, 8), open: make(map[*redisConn]struct{})}
+	s := &redisSession{of: t, redisURL: &t.redisURL, receive: receive, log: log, events: make(chan error, 8), open: make(map[*redisConn]struct{})}
 	s.running, s.cancel = context.WithCancel(context.Background())
 	s.starting.Store(true)
 	t.sender.start(s)
@@ -172,7 +172,8 @@ func (t *redis) Close() error {
 
 // A redisSession is what is there from Start to Close.
 type redisSession struct {
-	*redis
+	of *redis
+	*redisURL
 	receive func(ctx context.Context, channel, payload []byte)
 	log     Logger
 	wg      sync.WaitGroup
@@ -192,7 +193,7 @@ type redisSession struct {
 }
 
 func (s *redisSession) close() {
-	s.receiver.halt()
+	s.of.receiver.halt()
 	s.cancel()
 	s.mu.Lock()
 	for c := range s.open {
@@ -201,7 +202,7 @@ func (s *redisSession) close() {
 	s.open = nil
 	s.mu.Unlock()
 	s.wg.Wait()
-	s.sender.stop()
+	s.of.sender.stop()
 }
 
 // hold has close close c.
@@ -241,7 +242,7 @@ func (s *redisSession) keep(l redisLink) {
 		if err == nil {
 			err = s.serve(c, l.serve, func() {
 				if wasUp {
-					s.reconnects.Add(1)
+					s.of.reconnects.Add(1)
 					s.log.Info("autobus: connected to Redis again", "address", c.addr)
 				}
 				wasUp = true
@@ -372,7 +373,7 @@ func (s *redisSession) connect(ctx context.Context) (*redisConn, error) {
 	if s.sentinel {
 		return s.connectMaster(ctx)
 	}
-	return s.tryAddrs(func(addr string) (*redisConn, error) { return dialRedis(ctx, &s.redisURL, addr) })
+	return s.tryAddrs(func(addr string) (*redisConn, error) { return dialRedis(ctx, s.redisURL, addr) })
 }
 
 // tryAddrs tries the URL's addresses in turn, the last good one first.
@@ -863,7 +864,7 @@ func (p *publisher) Flush(ctx context.Context) error {
 // serve counts the server's answers on c.
 func (p *publisher) serve(c *redisConn, up func()) error {
 	if !p.session.starting.Load() {
-		p.session.receiver.await(p.session.running)
+		p.session.of.receiver.await(p.session.running)
 	}
 	p.mu.Lock()
 	p.conn = c

@@ -198,7 +198,7 @@ func (p *shardPublisher) Send(ctx context.Context, messages []Message) (lost int
 			return lost + len(p.todo), p.stopped(ctx)
 		}
 		if len(p.todo) > 0 { // the subscriptions have lost their node too
-			p.session.receiver.await(ctx)
+			p.session.of.receiver.await(ctx)
 		}
 	}
 	if lost == 0 {
@@ -386,7 +386,7 @@ func (p *shardPublisher) dial(ctx context.Context, addr string) (*shardConn, err
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(p.session.running, cancel)()
-	conn, err := dialRedis(ctx, &p.session.redisURL, addr)
+	conn, err := dialRedis(ctx, p.session.redisURL, addr)
 	if err != nil {
 		return nil, err
 	}
@@ -443,7 +443,7 @@ type shardSubscriber struct {
 
 // A shardNode subscribes to a node's channels.
 type shardNode struct {
-	*subscriber
+	in   *subscriber
 	of   *shardSubscriber
 	addr string
 }
@@ -481,7 +481,7 @@ func (r *shardSubscriber) Unsubscribe(channel string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if n := r.wanted[channel]; n != nil {
-		n.Unsubscribe(channel)
+		n.in.Unsubscribe(channel)
 	}
 	delete(r.wanted, channel)
 	delete(r.acked, channel)
@@ -533,7 +533,7 @@ func (r *shardSubscriber) node(addr string) *shardNode {
 	n := r.nodes[addr]
 	if n == nil {
 		n = &shardNode{newSubscriber(), r, addr}
-		n.shard = n
+		n.in.shard = n
 		r.nodes[addr] = n
 		r.session.wg.Go(func() { n.run(r.session) })
 	}
@@ -544,14 +544,14 @@ func (r *shardSubscriber) node(addr string) *shardNode {
 func (r *shardSubscriber) assign(channel string) {
 	n := r.node(r.slots.of(slotOf(channel)))
 	r.wanted[channel] = n
-	n.Subscribe(channel)
+	n.in.Subscribe(channel)
 }
 
 // run keeps a connection to the node. While it is away, others are asked for
 // its channels.
 func (n *shardNode) run(s *redisSession) {
-	dial := func(ctx context.Context) (*redisConn, error) { return dialRedis(ctx, &s.redisURL, n.addr) }
-	serve := func(c *redisConn, up func()) error { return n.serve(s, c, up) }
+	dial := func(ctx context.Context) (*redisConn, error) { return dialRedis(ctx, s.redisURL, n.addr) }
+	serve := func(c *redisConn, up func()) error { return n.in.serve(s, c, up) }
 	s.keep(redisLink{dial, serve, n.of.check, n.scatter, n.retire})
 }
 
@@ -619,14 +619,14 @@ func (n *shardNode) moved(channel string, slot uint16, addr string) bool {
 	n.of.mu.Lock()
 	defer n.of.mu.Unlock()
 	if n.of.wanted[channel] != n || n.of.session == nil {
-		n.Unsubscribe(channel)
+		n.in.Unsubscribe(channel)
 		return true
 	}
 	if n.of.hops[channel]++; n.of.hops[channel]%clusterHops == 0 {
 		return false
 	}
 	n.of.slots.set(slot, addr)
-	n.Unsubscribe(channel)
+	n.in.Unsubscribe(channel)
 	n.of.assign(channel)
 	return true
 }
@@ -642,7 +642,7 @@ func (n *shardNode) scatter() {
 	for channel, node := range n.of.wanted {
 		if node == n {
 			n.of.lack(channel)
-			n.Unsubscribe(channel)
+			n.in.Unsubscribe(channel)
 			n.of.assign(channel)
 		}
 	}

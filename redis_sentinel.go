@@ -24,7 +24,7 @@ func (s *redisSession) connectMaster(ctx context.Context) (*redisConn, error) {
 		if err != nil {
 			return nil, err
 		}
-		c, err := dialRedis(ctx, &s.redisURL, addr)
+		c, err := dialRedis(ctx, s.redisURL, addr)
 		if err != nil {
 			return nil, err
 		}
@@ -37,7 +37,7 @@ func (s *redisSession) connectMaster(ctx context.Context) (*redisConn, error) {
 }
 
 func (s *redisSession) dialSentinel(ctx context.Context, addr string) (*redisConn, error) {
-	u := s.redisURL
+	u := *s.redisURL
 	u.username, u.password, u.protocol = u.sentinelUsername, u.sentinelPassword, 2
 	return dialRedis(ctx, &u, addr)
 }
