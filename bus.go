@@ -439,15 +439,9 @@ type outbox struct {
 	growth   int               // of these, what only sealing at Start will add
 	idle     bool              // the writer waits for wake
 	wake     chan struct{}     // has room for one
-	waiting  []flush           // calls of Flush
+	moved    chan struct{}     // for Flush: closed when sent or unsent change; nil: nobody waits
 
 	published, sent, unsent uint64 // messages taken, handed on, lost
-}
-
-// A flush waits until so many messages are handed on or lost.
-type flush struct {
-	target uint64
-	done   chan struct{} // closed then
 }
 
 // A batch is messages that go to the transport at once.
@@ -531,34 +525,18 @@ func (b *Bus) put(name string, payload []byte, limit int) (wake bool, err error)
 	}
 	sized := payload // or something as long as its token
 	if !o.started {
-		// The fields may still change, and a mistake in them is Start's to tell.
-		o.prefix, o.channels, o.size = channelPrefix(b.Namespace), nil, nil
-		if t, err := b.newTransport(); err == nil {
-			o.size = t.Size
-		}
-		if len(b.Keys) > 0 {
-			sized = appendSpaces(nil, tokenLen(len(payload)))
-		}
+		sized = b.foresee(payload)
 	}
 	if o.size != nil {
 		if size, limit := o.size(o.channel(name), sized); size > limit {
-			return false, &failure{
-				text:  "event " + name + " takes " + strconv.Itoa(size) + " bytes, and the transport at most " + strconv.Itoa(limit),
-				cause: ErrTooLarge,
-			}
+			return false, misfit(ErrTooLarge, name+" takes ", size, "the transport at most "+strconv.Itoa(limit))
 		}
 	}
 	if len(sized) > limit {
-		return false, &failure{
-			text:  "event " + name + " has " + strconv.Itoa(len(sized)) + " bytes, and the whole backlog " + strconv.Itoa(limit),
-			cause: ErrTooLarge,
-		}
+		return false, misfit(ErrTooLarge, name+" has ", len(sized), "the whole backlog "+strconv.Itoa(limit))
 	}
 	if o.bytes+len(sized) > limit {
-		return false, &failure{
-			text:  "event " + name + " has " + strconv.Itoa(len(sized)) + " bytes, and " + strconv.Itoa(o.bytes) + " of at most " + strconv.Itoa(limit) + " are unsent",
-			cause: ErrBacklog,
-		}
+		return false, misfit(ErrBacklog, name+" has ", len(sized), strconv.Itoa(o.bytes)+" of at most "+strconv.Itoa(limit)+" are unsent")
 	}
 	o.add(name, payload)
 	growth := len(sized) - len(payload)
@@ -567,6 +545,25 @@ func (b *Bus) put(name string, payload []byte, limit int) (wake bool, err error)
 	wake = o.idle
 	o.idle = false
 	return wake, nil
+}
+
+func misfit(cause error, has string, size int, limit string) error {
+	return &failure{"event " + has + strconv.Itoa(size) + " bytes, and " + limit, cause}
+}
+
+// foresee sets what the outbox needs to know of a bus that isn't started, and
+// returns something as long as payload will be. The fields may still change,
+// and a mistake in them is Start's to tell.
+func (b *Bus) foresee(payload []byte) []byte {
+	o := &b.out
+	o.prefix, o.channels, o.size = channelPrefix(b.Namespace), nil, nil
+	if t, err := b.newTransport(); err == nil {
+		o.size = t.Size
+	}
+	if len(b.Keys) == 0 {
+		return payload
+	}
+	return appendSpaces(nil, tokenLen(len(payload)))
 }
 
 // lock locks o.mu, and returns the payload of what enc holds: sealed, if the
@@ -657,6 +654,15 @@ func (o *outbox) drop() {
 		o.bytes -= len(batch.payloads)
 	}
 	o.batches = nil
+	o.tell()
+}
+
+// tell has Flush look again. mu is held.
+func (o *outbox) tell() {
+	if o.moved != nil {
+		close(o.moved)
+		o.moved = nil
+	}
 }
 
 // write hands on what gathers in the outbox, until it is closed and empty:
@@ -716,13 +722,7 @@ func (b *Bus) send(s *session, batch *batch, messages []Message) []Message {
 		batch.payloads, batch.messages = batch.payloads[:0], batch.messages[:0]
 		o.spare = append(o.spare, batch)
 	}
-	o.waiting = slices.DeleteFunc(o.waiting, func(f flush) bool {
-		over := f.target <= o.sent+o.unsent
-		if over {
-			close(f.done)
-		}
-		return over
-	})
+	o.tell()
 	o.mu.Unlock()
 	if err != nil && s.send.Err() == nil && b.sendLog.ok(time.Now()) {
 		s.log.Error("autobus: messages could not be sent", "lost", lost, "error", err)
@@ -738,20 +738,20 @@ func (b *Bus) send(s *session, batch *batch, messages []Message) []Message {
 func (b *Bus) Flush(ctx context.Context) error {
 	o := &b.out
 	o.mu.Lock()
-	if f := (flush{o.published, make(chan struct{})}); f.target > o.sent+o.unsent {
-		o.waiting = append(o.waiting, f)
+	for target := o.published; target > o.sent+o.unsent; {
+		if o.moved == nil {
+			o.moved = make(chan struct{})
+		}
+		moved := o.moved
 		o.mu.Unlock()
 		select {
-		case <-f.done:
+		case <-moved:
 		case <-ctx.Done():
-			o.mu.Lock()
-			o.waiting = slices.DeleteFunc(o.waiting, func(other flush) bool { return other == f })
-			o.mu.Unlock()
 			return &failure{text: "Flush", cause: ctx.Err()}
 		}
-	} else {
-		o.mu.Unlock()
+		o.mu.Lock()
 	}
+	o.mu.Unlock()
 	if s := b.started(); s != nil {
 		return s.transport.Flush(ctx)
 	}
@@ -1488,9 +1488,7 @@ func (b *Bus) handle(s *Subscription, m message) {
 			session.log.Error("autobus: a handler ended its goroutine", "type", clip(m.name))
 			return
 		}
-		stack := make([]byte, 16<<10)
-		stack = stack[:runtime.Stack(stack, false)]
-		session.log.Error("autobus: a handler panicked", "type", clip(m.name), "panic", p, "stack", string(stack))
+		session.log.Error("autobus: a handler panicked", "type", clip(m.name), "panic", p, "stack", stackText())
 	}()
 	why, err := s.handle(session.handlers, m.name, m.text)
 	ended = true
@@ -1503,6 +1501,12 @@ func (b *Bus) handle(s *Subscription, m message) {
 	default:
 		b.handled.Add(1)
 	}
+}
+
+// stackText is the stack of the caller, for the log of a panic.
+func stackText() string {
+	stack := make([]byte, 16<<10)
+	return string(stack[:runtime.Stack(stack, false)])
 }
 
 // A cause is why a message did not reach a handler.

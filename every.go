@@ -6,7 +6,6 @@ import (
 	"errors"
 	"math"
 	"math/rand/v2"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -1406,9 +1405,7 @@ func (s *Scheduler) finished(j *Job, err error, p any) {
 		s.logger().Error("autobus: a scheduled job failed", "job", name, "error", err)
 		return
 	}
-	stack := make([]byte, 16<<10)
-	stack = stack[:runtime.Stack(stack, false)]
-	s.logger().Error("autobus: a scheduled job panicked", "job", name, "panic", p, "stack", string(stack))
+	s.logger().Error("autobus: a scheduled job panicked", "job", name, "panic", p, "stack", stackText())
 }
 
 func (s *Scheduler) logger() Logger {
