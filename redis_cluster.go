@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -134,7 +133,11 @@ type shardPublisher struct {
 	session *redisSession // while started
 	conns   map[string]*shardConn
 	todo    []int                 // messages of a batch that are not settled
+	settled []bool                // which are, published or lost
+	lost    int                   // of a batch
+	problem error                 // the last one of a batch
 	route   map[uint16]*shardConn // of a round: all of a slot goes to one node, or waits (nil)
+	moved   bool                  // of a round: a slot has
 	cut     int                   // the message of a batch in whose middle a connection broke
 	cuts    int                   // and how often
 	watched <-chan struct{}
@@ -176,35 +179,31 @@ func (p *shardPublisher) Flush(context.Context) error { return nil }
 
 func (p *shardPublisher) Send(ctx context.Context, messages []Message) (lost int, err error) {
 	p.watch(ctx)
-	p.todo, p.cuts = p.todo[:0], 0
+	p.todo, p.cuts, p.lost, p.problem = p.todo[:0], 0, 0, nil
+	p.settled = append(p.settled[:0], make([]bool, len(messages))...)
 	for i := range messages {
 		p.todo = append(p.todo, i)
 	}
-	var problem error
 	hops := 0
 	for len(p.todo) > 0 {
 		if ctx.Err() != nil || p.session.running.Err() != nil {
-			return lost + len(p.todo), p.stopped(ctx)
+			return p.lost + len(p.todo), p.stopped(ctx)
 		}
 		before := len(p.todo)
-		n, moved, err := p.round(ctx, messages)
-		lost += n
-		if err != nil {
-			problem = err
-		}
+		p.round(ctx, messages)
 		if len(p.todo) < before {
 			hops = 0
-		} else if hops++; (!moved || hops%clusterHops == 0) && !p.pause(ctx) {
-			return lost + len(p.todo), p.stopped(ctx)
+		} else if hops++; (!p.moved || hops%clusterHops == 0) && !p.pause(ctx) {
+			return p.lost + len(p.todo), p.stopped(ctx)
 		}
 		if len(p.todo) > 0 { // the subscriptions have lost their node too
 			p.session.of.receiver.await(ctx)
 		}
 	}
-	if lost == 0 {
-		problem = nil
+	if p.lost > 0 {
+		return p.lost, p.problem
 	}
-	return lost, problem
+	return 0, nil
 }
 
 func (p *shardPublisher) stopped(ctx context.Context) error {
@@ -228,9 +227,38 @@ func (p *shardPublisher) pause(ctx context.Context) bool {
 
 // round sends what is to do, each message to the node that should have it,
 // and leaves in todo what must be sent again.
-func (p *shardPublisher) round(ctx context.Context, messages []Message) (lost int, moved bool, err error) {
+func (p *shardPublisher) round(ctx context.Context, messages []Message) {
+	p.moved = false
+	p.assign(ctx, messages)
+	for _, c := range p.conns {
+		if len(c.sent) > 0 {
+			p.write(ctx, c, messages)
+		}
+	}
+	for addr, c := range p.conns {
+		p.collect(ctx, c)
+		if cap(c.buf) > keepSendBuffer {
+			c.buf = nil
+		}
+		c.buf, c.sent, c.ends = c.buf[:0], c.sent[:0], c.ends[:0]
+		if c.err != nil {
+			p.session.failed(&failure{"redis at " + addr, endOf(c.err)}, false)
+			p.release(c)
+			p.slots.gone(addr)
+		}
+	}
+	left := p.todo[:0]
+	for _, i := range p.todo {
+		if !p.settled[i] {
+			left = append(left, i)
+		}
+	}
+	p.todo = left
+}
+
+// assign gives what is to do to connections.
+func (p *shardPublisher) assign(ctx context.Context, messages []Message) {
 	last, slot := "", uint16(0)
-	retry := p.todo[:0]
 	clear(p.route)
 	failed := false
 	for _, i := range p.todo {
@@ -244,82 +272,68 @@ func (p *shardPublisher) round(ctx context.Context, messages []Message) (lost in
 		if !known {
 			addr := p.slots.of(slot)
 			if c = p.conns[addr]; c == nil && !failed {
+				var err error
 				if c, err = p.dial(ctx, addr); err != nil {
 					failed = true // one a round: the others' slots don't wait for more
+					p.problem = err
 					p.session.failed(err, false)
 					p.slots.gone(addr)
 				}
 			}
 			p.route[slot] = c
 		}
-		if c == nil {
-			retry = append(retry, i)
-			continue
-		}
-		c.buf = appendPublish(c.buf, spublishVerb, m)
-		c.sent = append(c.sent, i)
-		c.ends = append(c.ends, len(c.buf))
-	}
-	p.todo = retry
-	for _, c := range p.conns {
-		if len(c.sent) > 0 {
-			c.check(ctx)
-			if c.err == nil {
-				var n int
-				n, c.err = c.write(ctx, c.buf)
-				if c.err != nil { // what it has in part it can't have understood
-					for j, end := range c.ends {
-						if end > n {
-							rest := c.sent[j:]
-							if (j == 0 && n > 0 || j > 0 && n > c.ends[j-1]) && p.isCut(rest[0]) {
-								lost, err = lost+1, &failure{"redis: send", &cutsError{len(messages[rest[0]].Payload)}}
-								rest = rest[1:]
-							}
-							p.todo = append(p.todo, rest...)
-							c.sent = c.sent[:j]
-							break
-						}
-					}
-				}
-			} else {
-				p.todo = append(p.todo, c.sent...)
-				c.sent = c.sent[:0]
-			}
+		if c != nil {
+			c.buf = appendPublish(c.buf, spublishVerb, m)
+			c.sent = append(c.sent, i)
+			c.ends = append(c.ends, len(c.buf))
 		}
 	}
-	for addr, c := range p.conns {
-		for j, i := range c.sent {
-			again, answerErr := p.answer(ctx, c)
-			if c.err != nil { // sent, and not answered
-				lost += len(c.sent) - j
-				err = c.err
-				break
-			}
-			if again {
-				p.todo = append(p.todo, i)
-				if e, ok := find[serverError](answerErr); ok {
-					if slot, owner, ok := e.moved(c.addr); ok {
-						p.slots.set(slot, owner)
-						moved = true
-					}
-				}
-			} else if answerErr != nil {
-				lost++
-				err = answerErr
-			}
-		}
-		if cap(c.buf) > keepSendBuffer {
-			c.buf = nil
-		}
-		c.buf, c.sent, c.ends = c.buf[:0], c.sent[:0], c.ends[:0]
-		if c.err != nil {
-			p.session.failed(&failure{"redis at " + addr, endOf(c.err)}, false)
-			p.release(c)
-			p.slots.gone(addr)
+}
+
+// write writes what c was given, and leaves in c.sent what the node has whole.
+func (p *shardPublisher) write(ctx context.Context, c *shardConn, messages []Message) {
+	n := 0
+	if c.check(ctx); c.err == nil {
+		n, c.err = c.write(ctx, c.buf)
+	}
+	if c.err == nil {
+		return
+	}
+	whole, begin := 0, 0
+	for whole < len(c.sent) && c.ends[whole] <= n {
+		begin = c.ends[whole]
+		whole++
+	}
+	if n > begin && p.isCut(c.sent[whole]) { // what it has in part it can't have understood
+		p.lose(c.sent[whole:whole+1], &failure{"redis: send", &cutsError{len(messages[c.sent[whole]].Payload)}})
+	}
+	c.sent = c.sent[:whole]
+}
+
+// collect reads the answers to what c has sent.
+func (p *shardPublisher) collect(ctx context.Context, c *shardConn) {
+	for j, i := range c.sent {
+		again, err := p.answer(ctx, c)
+		switch {
+		case c.err != nil: // sent, and not answered
+			p.lose(c.sent[j:], c.err)
+			return
+		case again:
+		case err != nil:
+			p.lose(c.sent[j:j+1], err)
+		default:
+			p.settled[i] = true
 		}
 	}
-	slices.Sort(p.todo)
-	return lost, moved, err
+}
+
+// lose settles messages that are lost.
+func (p *shardPublisher) lose(messages []int, err error) {
+	for _, i := range messages {
+		p.settled[i] = true
+	}
+	p.lost += len(messages)
+	p.problem = err
 }
 
 // isCut takes note that a connection broke in the middle of message i, and
@@ -360,8 +374,13 @@ func (p *shardPublisher) answer(ctx context.Context, c *shardConn) (again bool, 
 			return false, nil
 		case '-', '!':
 			e := newServerError(c.in.text(root))
-			if _, _, moved := e.moved(c.addr); moved || e.passes() {
-				return true, e
+			if slot, owner, ok := e.moved(c.addr); ok {
+				p.slots.set(slot, owner)
+				p.moved = true
+				return true, nil
+			}
+			if e.passes() {
+				return true, nil
 			}
 			p.session.refused(e)
 			return false, e
