@@ -1760,6 +1760,18 @@ func appendValue(line []byte, value any) (out []byte) {
 	return append(line, '?')
 }
 
+// sleep waits for d, or returns false once ctx ends.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
 // occasionally says yes at most once a second.
 type occasionally struct{ last atomic.Int64 }
 

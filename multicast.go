@@ -391,17 +391,10 @@ func control(conn *net.UDPConn, set func(fd uintptr) error) error {
 
 // watch looks at the network interfaces again and again, since they come and go.
 func (s *multicastSession) watch() {
-	t := time.NewTicker(lookEvery)
-	defer t.Stop()
-	for {
-		select {
-		case <-t.C:
-			cards := s.cards()
-			s.join(cards)
-			s.setWays(cards)
-		case <-s.running.Done():
-			return
-		}
+	for sleep(s.running, lookEvery) {
+		cards := s.cards()
+		s.join(cards)
+		s.setWays(cards)
 	}
 }
 
@@ -882,7 +875,7 @@ func (s *multicastSession) push(ctx context.Context, conn *net.UDPConn, b, contr
 			}
 		case isQueueFull(err) && tries < fullQueueTries:
 			tries++
-			if !s.pause(fullQueuePause) {
+			if !sleep(s.running, fullQueuePause) {
 				return ErrStopped
 			}
 			if ctx.Err() != nil {
@@ -891,18 +884,6 @@ func (s *multicastSession) push(ctx context.Context, conn *net.UDPConn, b, contr
 		default:
 			return err
 		}
-	}
-}
-
-// pause waits for d, or returns false once Close begins.
-func (s *multicastSession) pause(d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-s.running.Done():
-		return false
 	}
 }
 
@@ -926,7 +907,7 @@ func (s *multicastSession) read() {
 			if badRead.ok(time.Now()) {
 				s.log.Warn("autobus: receiving failed; going on", "error", err)
 			}
-			if !s.pause(readPause) {
+			if !sleep(s.running, readPause) {
 				return
 			}
 			continue

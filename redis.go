@@ -344,16 +344,7 @@ func (s *redisSession) lastProblem() string {
 }
 
 // wait waits for d, or returns false once Close begins.
-func (s *redisSession) wait(d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-s.running.Done():
-		return false
-	}
-}
+func (s *redisSession) wait(d time.Duration) bool { return sleep(s.running, d) }
 
 // A backoff counts failed attempts.
 type backoff int
