@@ -218,9 +218,9 @@ type multicastSession struct {
 	running context.Context // ends when Close begins
 	cancel  context.CancelFunc
 
-	joining  mutex             // is held by join, and guards the next two
-	members  map[string]member // by interface name
-	isolated bool              // no interface is joined, which was said
+	joining  mutex              // is held by join, and guards the next two
+	members  map[string]*member // by interface name
+	isolated bool               // no interface is joined, which was said
 
 	looking     mutex  // is held by cards, and guards the next two
 	known       []card // what it found last,
@@ -262,7 +262,7 @@ type card struct {
 }
 
 func newMulticastSession(m *multicast) *multicastSession {
-	return &multicastSession{of: m, multicastURL: &m.multicastURL, members: make(map[string]member)}
+	return &multicastSession{of: m, multicastURL: &m.multicastURL, members: make(map[string]*member)}
 }
 
 func (m *multicast) open(receive func(ctx context.Context, channel, payload []byte), log Logger) (*multicastSession, error) {
@@ -427,12 +427,12 @@ func (s *multicastSession) cards() []card {
 		if len(s.interfaces) > 0 && !contains(s.interfaces, nic.Name) {
 			continue
 		}
-		c := card{nic.Name, nic.Index, loopback, nic.MTU, familyAddr(nic, s.group.Is4())}
-		if c.addr.IsValid() {
-			with = append(with, c)
-		} else {
-			without = append(without, c)
+		addr := familyAddr(nic, s.group.Is4())
+		list := &with
+		if !addr.IsValid() {
+			list = &without
 		}
+		*list = append(*list, card{nic.Name, nic.Index, loopback, nic.MTU, addr})
 	}
 	s.known, s.fingerprint = append(with, without...), now
 	return s.known
@@ -487,7 +487,7 @@ func (s *multicastSession) join(cards []card) {
 		s.forget.Store(true)
 	}
 	for name, was := range s.members {
-		if !slices.ContainsFunc(cards, was.sameMembership) {
+		if !was.isAmong(cards) {
 			// This fails where the system has ended the membership itself.
 			err := control(s.conn, func(fd uintptr) error { return leave(fd, s.group, was.card) })
 			s.log.Debug("autobus: left the group", "interface", name, "error", err)
@@ -495,13 +495,14 @@ func (s *multicastSession) join(cards []card) {
 		}
 	}
 	joined := 0
-	for _, c := range cards {
-		was, known := s.members[c.name]
-		if known && was.err == nil {
+	for i := range cards {
+		c := &cards[i]
+		was := s.members[c.name]
+		if was != nil && was.err == nil {
 			joined++
 			continue
 		}
-		err := control(s.conn, func(fd uintptr) error { return join(fd, s.group, c) })
+		err := control(s.conn, func(fd uintptr) error { return join(fd, s.group, *c) })
 		if errors.Is(err, errAddrInUse) { // it has joined already
 			err = nil
 		}
@@ -509,13 +510,13 @@ func (s *multicastSession) join(cards []card) {
 		case err == nil:
 			joined++
 			s.log.Debug("autobus: joined the group", "interface", c.name, "index", c.index)
-		case known && was.err.Error() == err.Error(): // that was said
+		case was != nil && was.err.Error() == err.Error(): // that was said
 		case len(s.interfaces) > 0:
 			s.log.Warn("autobus: can't join the group; trying again and again", "interface", c.name, "error", err)
 		default:
 			s.log.Debug("autobus: can't join the group", "interface", c.name, "error", err)
 		}
-		s.members[c.name] = member{c, err}
+		s.members[c.name] = &member{*c, err}
 	}
 	isolated := joined == 0 && wanted
 	if isolated && !s.isolated {
@@ -528,12 +529,15 @@ func (s *multicastSession) join(cards []card) {
 	s.isolated = isolated
 }
 
-// sameMembership tells whether a membership on c is still one on now.
-func (c card) sameMembership(now card) bool {
-	if c.name != now.name || c.index != now.index {
-		return false
+// isAmong tells whether a membership on c is still one on one of cards.
+func (c *card) isAmong(cards []card) bool {
+	for i := range cards {
+		now := &cards[i]
+		if c.name == now.name && c.index == now.index {
+			return c.addr == now.addr || memberByIndex && c.addr.IsValid() == now.addr.IsValid()
+		}
 	}
-	return c.addr == now.addr || memberByIndex && c.addr.IsValid() == now.addr.IsValid()
+	return false
 }
 
 // setWays replaces the interfaces to send on, and has the routing table asked
