@@ -439,7 +439,7 @@ type outbox struct {
 	growth   int               // of these, what only sealing at Start will add
 	idle     bool              // the writer waits for wake
 	wake     chan struct{}     // has room for one
-	moved    chan struct{}     // for Flush: closed when sent or unsent change; nil: nobody waits
+	moved    news              // of sent and unsent
 
 	published, sent, unsent uint64 // messages taken, handed on, lost
 }
@@ -654,15 +654,7 @@ func (o *outbox) drop() {
 		o.bytes -= len(batch.payloads)
 	}
 	o.batches = nil
-	o.tell()
-}
-
-// tell has Flush look again. mu is held.
-func (o *outbox) tell() {
-	if o.moved != nil {
-		close(o.moved)
-		o.moved = nil
-	}
+	o.moved.tell()
 }
 
 // write hands on what gathers in the outbox, until it is closed and empty:
@@ -722,7 +714,7 @@ func (b *Bus) send(s *session, batch *batch, messages []Message) []Message {
 		batch.payloads, batch.messages = batch.payloads[:0], batch.messages[:0]
 		o.spare = append(o.spare, batch)
 	}
-	o.tell()
+	o.moved.tell()
 	o.mu.Unlock()
 	if err != nil && s.send.Err() == nil && b.sendLog.ok(time.Now()) {
 		s.log.Error("autobus: messages could not be sent", "lost", lost, "error", err)
@@ -739,17 +731,10 @@ func (b *Bus) Flush(ctx context.Context) error {
 	o := &b.out
 	o.mu.Lock()
 	for target := o.published; target > o.sent+o.unsent; {
-		if o.moved == nil {
-			o.moved = make(chan struct{})
+		if err := o.moved.wait(ctx, &o.mu); err != nil {
+			o.mu.Unlock()
+			return &failure{text: "Flush", cause: err}
 		}
-		moved := o.moved
-		o.mu.Unlock()
-		select {
-		case <-moved:
-		case <-ctx.Done():
-			return &failure{text: "Flush", cause: ctx.Err()}
-		}
-		o.mu.Lock()
 	}
 	o.mu.Unlock()
 	if s := b.started(); s != nil {
@@ -1071,7 +1056,7 @@ type Subscription struct {
 	work        func() // s.run, made once
 
 	mu      sync.Mutex // guards the rest
-	room    sync.Cond  // told when a message leaves the queue, under Block
+	room    news       // in the queue, under Block
 	queue   []message  // a ring; its length is a power of two
 	head    int        // where its first message is
 	count   int
@@ -1181,7 +1166,6 @@ func (b *Bus) subscribe(name string, opts []SubscribeOption, handle func(context
 		option(s)
 	}
 	s.work = s.run
-	s.room.L = &s.mu
 	b.wiring.Lock()
 	defer b.wiring.Unlock()
 	now := b.changeTopic(name, func(subs []*Subscription) []*Subscription { return append(subs, s) })
@@ -1352,9 +1336,7 @@ func (s *Subscription) push(ctx context.Context, session *session, m message) {
 			return
 		default:
 			waited = true
-			stop := context.AfterFunc(ctx, s.wake)
-			s.room.Wait()
-			stop()
+			_ = s.room.wait(ctx, &s.mu) // the next turn sees why
 		}
 	}
 	if s.gone {
@@ -1398,7 +1380,7 @@ func (s *Subscription) pop() message {
 func (s *Subscription) drop() int {
 	n := s.count
 	s.queue, s.head, s.count, s.bytes = nil, 0, 0, 0
-	s.room.Broadcast()
+	s.room.tell()
 	return n
 }
 
@@ -1406,7 +1388,7 @@ func (s *Subscription) drop() int {
 func (s *Subscription) wake() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.room.Broadcast()
+	s.room.tell()
 }
 
 // refuse ends the session's taking in, once what is under way is in.
@@ -1466,7 +1448,7 @@ func (s *Subscription) run() {
 		}
 		m := s.pop()
 		if s.overflow == Block {
-			s.room.Signal()
+			s.room.tell()
 		}
 		s.mu.Unlock()
 		b.delivered.Add(1)
@@ -1758,6 +1740,35 @@ func appendValue(line []byte, value any) (out []byte) {
 		return strconv.AppendQuote(line, v.String())
 	}
 	return append(line, '?')
+}
+
+// news has goroutines wait for a change of what a lock guards: a [sync.Cond]
+// that knows contexts. The zero value is ready, and both methods are called
+// with the lock held.
+type news chan struct{}
+
+// wait lets go of the lock until there is news, or ctx ends.
+func (n *news) wait(ctx context.Context, lock sync.Locker) error {
+	if *n == nil {
+		*n = make(news)
+	}
+	told := *n
+	lock.Unlock()
+	defer lock.Lock()
+	select {
+	case <-told:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// tell wakes all who wait.
+func (n *news) tell() {
+	if *n != nil {
+		close(*n)
+		*n = nil
+	}
 }
 
 // sleep waits for d, or returns false once ctx ends.

@@ -85,7 +85,7 @@ func newRedis(rawURL string) (*redis, error) {
 		slots := &slotMap{addrs: u.addrs}
 		t.sender, t.receiver = newShardPublisher(slots), newShardSubscriber(slots)
 	} else {
-		t.sender, t.receiver = newPublisher(), newSubscriber()
+		t.sender, t.receiver = new(publisher), newSubscriber()
 	}
 	return t, nil
 }
@@ -685,7 +685,7 @@ type publisher struct {
 	unwatch func() bool
 
 	mu               mutex      // guards what follows
-	change           sync.Cond  // told of every change
+	change           news       // of what follows
 	conn             *redisConn // nil: none
 	written, settled uint64     // messages: on their way, and of these answered or lost
 	lost             uint64     // of these
@@ -693,12 +693,6 @@ type publisher struct {
 }
 
 const sendWindow = 1 << 20
-
-func newPublisher() *publisher {
-	p := new(publisher)
-	p.change.L = &p.mu
-	return p
-}
 
 func (p *publisher) start(s *redisSession) {
 	p.mu.Lock()
@@ -790,7 +784,6 @@ func (p *publisher) abort() {
 	if p.conn != nil {
 		p.conn.wire.SetWriteDeadline(past)
 	}
-	p.change.Broadcast()
 }
 
 // take waits for a connection, and for room in the window, and returns with
@@ -817,7 +810,7 @@ func (p *publisher) take(ctx context.Context, n int) (*redisConn, error) {
 			return c, nil
 		}
 		p.writing.Unlock()
-		p.change.Wait()
+		_ = p.change.wait(ctx, &p.mu) // the next turn sees why
 		p.mu.Unlock()
 	}
 }
@@ -832,20 +825,15 @@ func (p *publisher) giveBack(c *redisConn, n int) {
 	if p.conn == c {
 		p.conn = nil
 	}
-	p.change.Broadcast()
+	p.change.tell()
 }
 
 // Flush waits until all that was written is answered or lost.
 func (p *publisher) Flush(ctx context.Context) error {
-	defer context.AfterFunc(ctx, func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		p.change.Broadcast()
-	})()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for target := p.written; p.settled < min(target, p.written); p.change.Wait() {
-		if err := ctx.Err(); err != nil {
+	for target := p.written; p.settled < min(target, p.written); {
+		if err := p.change.wait(ctx, &p.mu); err != nil {
 			return &failure{"redis: flush", err}
 		}
 	}
@@ -859,7 +847,7 @@ func (p *publisher) serve(c *redisConn, up func()) error {
 	}
 	p.mu.Lock()
 	p.conn = c
-	p.change.Broadcast()
+	p.change.tell()
 	p.mu.Unlock()
 	up()
 	a := answers{publisher: p, conn: c}
@@ -878,7 +866,7 @@ func (p *publisher) serve(c *redisConn, up func()) error {
 		p.settled = p.written
 		p.session.log.Warn("autobus: the connection to Redis broke before its answers; messages are lost or were not confirmed", "messages", n)
 	}
-	p.change.Broadcast()
+	p.change.tell()
 	return err
 }
 
@@ -972,7 +960,7 @@ func (a *answers) settle() error {
 	a.settled += a.new
 	a.lost += a.refused
 	if a.new > 0 {
-		a.change.Broadcast()
+		a.change.tell()
 	}
 	a.new, a.refused = 0, 0
 	var deadline time.Time

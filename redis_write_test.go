@@ -66,7 +66,7 @@ func (p *publisher) use(c *takingConn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.conn = &redisConn{wire: c, raw: c, timeout: time.Hour}
-	p.change.Broadcast()
+	p.change.tell()
 }
 
 // Wherever a connection breaks in a batch, what went into it whole is not sent
@@ -89,7 +89,7 @@ func TestRedisPartialWrite(t *testing.T) {
 		room = append(room, end-3, end-1, end)
 	}
 	for _, room := range room {
-		p := newPublisher()
+		p := new(publisher)
 		first, second := &takingConn{room: room}, &takingConn{room: len(wire)}
 		first.closed = func() { p.use(second) }
 		p.use(first)
@@ -114,7 +114,7 @@ func TestRedisPartialWrite(t *testing.T) {
 // A context that ends between two chunks ends the write too, also where the
 // next one would wait for socket_timeout.
 func TestRedisWriteAborted(t *testing.T) {
-	p := newPublisher()
+	p := new(publisher)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	c := &takingConn{room: 1 << 20}
