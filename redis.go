@@ -568,13 +568,12 @@ func (c *redisConn) hello(ctx context.Context, u *redisURL) error {
 		default:
 			return err
 		}
-		root := c.in.values[0]
-		if root.kind != '-' && root.kind != '!' {
+		answer, is := c.serverError()
+		if !is {
 			continue
 		}
-		answer := newServerError(c.in.text(root))
 		passes := answer.passes()
-		if u.password != "" && strings.Contains(string(c.in.text(root)), u.password) {
+		if u.password != "" && strings.Contains(string(c.in.text(c.in.values[0])), u.password) {
 			answer = serverError(answer.code())
 			if len(answer) > maxErrorCode || strings.Contains(string(answer), u.password) {
 				answer = "an error with the password in it"
@@ -605,6 +604,15 @@ func (c *redisConn) reply() error {
 			return err
 		}
 	}
+}
+
+// serverError tells whether the reply is an error, and which.
+func (c *redisConn) serverError() (e serverError, is bool) {
+	root := c.in.values[0]
+	if root.kind != '-' && root.kind != '!' {
+		return "", false
+	}
+	return newServerError(c.in.text(root)), true
 }
 
 // write writes b, of which a server must take a part now and then. What ends
@@ -889,7 +897,7 @@ func (a *answers) read() error {
 	for {
 		ok, err := in.next()
 		if ok {
-			err = a.take(in.values[0])
+			err = a.take(in.values[0].kind)
 		}
 		if ok && err == nil {
 			continue
@@ -911,41 +919,39 @@ func (a *answers) read() error {
 }
 
 // take takes one answer.
-func (a *answers) take(answer respValue) error {
-	isError := answer.kind == '-' || answer.kind == '!'
+func (a *answers) take(kind byte) error {
+	pong := a.pinged && a.seen == a.pingAt
 	switch {
-	case answer.kind == '>': // RESP3 has those, about nothing that we asked for
+	case kind == '>': // RESP3 has those, about nothing that we asked for
 		return nil
-	case a.pinged && a.seen == a.pingAt:
+	case pong:
 		a.pinged = false
-		if !isError {
-			return nil
-		}
+	case kind == ':':
+		a.new++
+		a.seen++
+		return nil
+	}
+	e, refused := a.conn.serverError()
+	switch {
+	case pong:
 		// An ACL may deny PING. That too is a sign of life.
-		if e := newServerError(a.conn.in.text(answer)); e.code() == "NOAUTH" || e.passes() {
+		if refused && (e.code() == "NOAUTH" || e.passes()) {
 			return e
 		}
 		return nil
-	case answer.kind != ':' && !isError:
+	case !refused:
 		return respError("not an answer to PUBLISH")
-	}
-	var e serverError
-	if isError {
-		e = newServerError(a.conn.in.text(answer))
+	case strings.HasPrefix(string(e), "ERR Protocol error"):
 		// It comes before the end of the message that it is about, and is the
 		// last that comes: what is lost shows when the connection is closed.
-		if strings.HasPrefix(string(e), "ERR Protocol error") {
-			return e
-		}
+		return e
 	}
 	a.new++
 	a.seen++
-	if isError {
-		a.refused++
-		a.session.refused(e)
-		if e.code() == "NOAUTH" {
-			return e
-		}
+	a.refused++
+	a.session.refused(e)
+	if e.code() == "NOAUTH" {
+		return e
 	}
 	return nil
 }

@@ -366,26 +366,27 @@ func (p *shardPublisher) answer(ctx context.Context, c *shardConn) (again bool, 
 			return false, c.err
 		}
 		c.heard = time.Now()
-		root := c.in.values[0]
-		switch root.kind {
+		switch c.in.values[0].kind {
 		case '>': // RESP3: nothing that we asked for
 			continue
 		case ':':
 			return false, nil
-		case '-', '!':
-			e := newServerError(c.in.text(root))
-			if slot, owner, ok := e.moved(c.addr); ok {
-				p.slots.set(slot, owner)
-				p.moved = true
-				return true, nil
-			}
-			if e.passes() {
-				return true, nil
-			}
-			p.session.refused(e)
-			return false, e
 		}
-		c.err = respError("not an answer to SPUBLISH")
+		e, refused := c.serverError()
+		if !refused {
+			c.err = respError("not an answer to SPUBLISH")
+			return false, c.err
+		}
+		if slot, owner, ok := e.moved(c.addr); ok {
+			p.slots.set(slot, owner)
+			p.moved = true
+			return true, nil
+		}
+		if e.passes() {
+			return true, nil
+		}
+		p.session.refused(e)
+		return false, e
 	}
 }
 

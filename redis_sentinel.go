@@ -90,8 +90,8 @@ func (c *redisConn) ask(ctx context.Context, args ...string) error {
 	if err := c.reply(); err != nil {
 		return err
 	}
-	if root := c.in.values[0]; root.kind == '-' || root.kind == '!' {
-		return newServerError(c.in.text(root))
+	if e, is := c.serverError(); is {
+		return e
 	}
 	return nil
 }
