@@ -548,7 +548,7 @@ func (b *Bus) put(name string, payload []byte, limit int) (wake bool, err error)
 }
 
 func misfit(cause error, has string, size int, limit string) error {
-	return &failure{"event " + has + strconv.Itoa(size) + " bytes, and " + limit, cause}
+	return fail("event "+has+strconv.Itoa(size)+" bytes, and "+limit, cause)
 }
 
 // foresee sets what the outbox needs to know of a bus that isn't started, and
@@ -733,7 +733,7 @@ func (b *Bus) Flush(ctx context.Context) error {
 	for target := o.published; target > o.sent+o.unsent; {
 		if err := o.moved.wait(ctx, &o.mu); err != nil {
 			o.mu.Unlock()
-			return &failure{text: "Flush", cause: err}
+			return fail("Flush", err)
 		}
 	}
 	o.mu.Unlock()
@@ -792,7 +792,7 @@ func (b *Bus) begin(ctx context.Context) (*session, context.Context, error) {
 	b.mu.Lock()
 	if b.state != stopped {
 		b.mu.Unlock()
-		return nil, nil, &failure{text: "Start: the bus is started already"}
+		return nil, nil, fail("Start: the bus is started already", nil)
 	}
 	t, err := b.checkFields()
 	if err != nil {
@@ -828,19 +828,19 @@ func (b *Bus) begin(ctx context.Context) (*session, context.Context, error) {
 // checkFields returns the transport that the bus's fields describe.
 func (b *Bus) checkFields() (Transport, error) {
 	if !utf8.ValidString(b.Namespace) {
-		return nil, &failure{text: "the namespace " + quoted(b.Namespace) + " isn't valid UTF-8"}
+		return nil, fail("the namespace "+quoted(b.Namespace)+" isn't valid UTF-8", nil)
 	}
 	if b.Backlog < 0 {
-		return nil, &failure{text: "Backlog is " + strconv.Itoa(b.Backlog) + ", want a number of bytes, or 0 for 8 MiB"}
+		return nil, fail("Backlog is "+strconv.Itoa(b.Backlog)+", want a number of bytes, or 0 for 8 MiB", nil)
 	}
 	if slices.Contains(b.Keys, Key{}) {
-		return nil, &failure{text: "one of Keys is zero: want GenerateKey, ParseKey or DeriveKey, and their errors looked at"}
+		return nil, fail("one of Keys is zero: want GenerateKey, ParseKey or DeriveKey, and their errors looked at", nil)
 	}
 	if b.MaxAge > 0 && len(b.Keys) == 0 {
-		return nil, &failure{text: "MaxAge is set and Keys are not: without keys, a message has no age"}
+		return nil, fail("MaxAge is set and Keys are not: without keys, a message has no age", nil)
 	}
 	if b.MaxAge < 0 {
-		return nil, &failure{text: "MaxAge is " + b.MaxAge.String() + ", want a time, or 0 for any age"}
+		return nil, fail("MaxAge is "+b.MaxAge.String()+", want a time, or 0 for any age", nil)
 	}
 	return b.newTransport()
 }
@@ -856,7 +856,7 @@ func (b *Bus) newTransport() (Transport, error) {
 	}
 	scheme, _, ok := strings.Cut(url, "://")
 	if !ok {
-		return nil, &failure{text: "the URL has no scheme: want udp://group:port, redis://host:port or mem://name"}
+		return nil, fail("the URL has no scheme: want udp://group:port, redis://host:port or mem://name", nil)
 	}
 	switch strings.ToLower(scheme) {
 	case "udp":
@@ -866,7 +866,7 @@ func (b *Bus) newTransport() (Transport, error) {
 	case "mem":
 		return newMem(url)
 	}
-	return nil, &failure{text: "URL scheme " + quoted(scheme) + " is unknown: want udp://group:port, redis://host:port or mem://name"}
+	return nil, fail("URL scheme "+quoted(scheme)+" is unknown: want udp://group:port, redis://host:port or mem://name", nil)
 }
 
 // channelPrefix is what the names of a namespace's channels begin with.
@@ -891,7 +891,7 @@ func (b *Bus) takeIn(s *session) {
 // context that one was given, Stop returns an error at once.
 func (b *Bus) Stop(ctx context.Context) error {
 	if caller, _ := ctx.Value(handlerKey{}).(*Bus); caller == b {
-		return &failure{text: "Stop: called from a handler or job, which it would wait for; use another goroutine and context"}
+		return fail("Stop: called from a handler or job, which it would wait for; use another goroutine and context", nil)
 	}
 	b.mu.Lock()
 	s, ended := b.session, b.ended
@@ -919,7 +919,7 @@ func (b *Bus) Stop(ctx context.Context) error {
 		}
 		return nil
 	case <-ctx.Done():
-		return &failure{text: "Stop", cause: ctx.Err()}
+		return fail("Stop", ctx.Err())
 	}
 }
 
@@ -986,10 +986,10 @@ func (b *Bus) shutDown(ctx context.Context, s *session, up bool) error {
 		left = append(left, "running jobs ("+jobs+")")
 	}
 	if len(left) > 0 {
-		return &failure{text: "Stop: abandoned " + strings.Join(left, ", "), cause: err}
+		return fail("Stop: abandoned "+strings.Join(left, ", "), err)
 	}
 	if err != nil && ctx.Err() == nil {
-		return &failure{text: "Stop", cause: err}
+		return fail("Stop", err)
 	}
 	return nil
 }

@@ -28,3 +28,8 @@ func quoted(s string) string { return strconv.Quote(s) }
 //
 //go:noinline
 func contains(list []string, s string) bool { return slices.Contains(list, s) }
+
+// fail makes a failure; cause may be nil.
+//
+//go:noinline
+func fail(text string, cause error) error { return &failure{text, cause} }

@@ -281,7 +281,7 @@ func (r Recurrence) Err() error {
 	case r.more != nil && r.more.err != nil:
 		return r.more.err
 	case r.n == 0:
-		return &failure{text: "a recurrence begins with Every"}
+		return fail("a recurrence begins with Every", nil)
 	case r.unit == noUnit:
 		return r.fail("no unit: say Seconds, Minutes, Hours, Days, Weeks or a weekday").more.err
 	}
@@ -300,7 +300,7 @@ func (r *Recurrence) opt() *options {
 
 func (r Recurrence) fail(text string) Recurrence {
 	if o := r.opt(); o.err == nil {
-		o.err = &failure{text: "Every(" + number(r.n) + "): " + text}
+		o.err = fail("Every("+number(r.n)+"): "+text, nil)
 	}
 	return r
 }
@@ -651,7 +651,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopGrace)
 	defer cancel()
 	if running := s.stop(grace); running != "" {
-		return &failure{text: "the scheduler stopped with jobs still running: " + running, cause: grace.Err()}
+		return fail("the scheduler stopped with jobs still running: "+running, grace.Err())
 	}
 	return nil
 }
@@ -665,13 +665,13 @@ func (s *Scheduler) Schedule(r Recurrence, fn func(context.Context) error) (*Job
 		return nil, err
 	}
 	if fn == nil {
-		return nil, &failure{text: r.String() + ": no function"}
+		return nil, fail(r.String()+": no function", nil)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now, mono := s.look()
 	if r.over(now) {
-		return nil, &failure{text: r.String() + ": that is over"}
+		return nil, fail(r.String()+": that is over", nil)
 	}
 	j := &Job{s: s, fn: fn, r: r, age: s.born, index: -1}
 	j.startOver(nanos(now))
@@ -845,7 +845,7 @@ func (s *Scheduler) start(ctx context.Context, log Logger) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.jobs != nil {
-		return &failure{text: "the scheduler is running already"}
+		return fail("the scheduler is running already", nil)
 	}
 	s.jobs, s.abandon = context.WithCancel(ctx)
 	s.ending, s.told, s.log = false, time.Time{}, log

@@ -62,7 +62,7 @@ func ParseKey(s string) (k Key, err error) {
 		}
 	}
 	// The text stays out of the error: it is a secret, mistyped.
-	return k, &failure{text: "ParseKey: want the base64 of 32 bytes, 44 characters with the padding"}
+	return k, fail("ParseKey: want the base64 of 32 bytes, 44 characters with the padding", nil)
 }
 
 // DeriveKey returns the key that a passphrase and a salt stand for, the same
@@ -75,11 +75,11 @@ func ParseKey(s string) (k Key, err error) {
 // empty.
 func DeriveKey(passphrase, salt string) (k Key, err error) {
 	if passphrase == "" || salt == "" {
-		return k, &failure{text: "DeriveKey: want a passphrase and a salt that aren't empty"}
+		return k, fail("DeriveKey: want a passphrase and a salt that aren't empty", nil)
 	}
 	b, err := scrypt.Key([]byte(passphrase), []byte(salt), 32768, 8, 1, keySize)
 	if err != nil {
-		return k, &failure{text: "DeriveKey", cause: err}
+		return k, fail("DeriveKey", err)
 	}
 	return Key(b), nil
 }

@@ -28,7 +28,7 @@ type mem struct {
 func newMem(url string) (*mem, error) {
 	_, name, _ := strings.Cut(url, "://")
 	if name == "" {
-		return nil, &failure{text: "URL " + quoted(url) + ": want mem://name, with any name"}
+		return nil, fail("URL "+quoted(url)+": want mem://name, with any name", nil)
 	}
 	return &mem{name: name}, nil
 }

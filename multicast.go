@@ -125,7 +125,7 @@ func (m *multicast) Start(_ context.Context, receive func(ctx context.Context, c
 	m.life.Lock()
 	defer m.life.Unlock()
 	if m.session() != nil {
-		return &failure{text: "multicast: started twice"}
+		return fail("multicast: started twice", nil)
 	}
 	m.malformed.Store(0)
 	m.lost.Store(0)
@@ -189,7 +189,7 @@ func (m *multicast) Send(ctx context.Context, messages []Message) (lost int, err
 				return s.send(ctx, messages)
 			}
 		case <-ctx.Done():
-			return len(messages), &failure{"multicast: not started", ctx.Err()}
+			return len(messages), fail("multicast: not started", ctx.Err())
 		}
 	}
 }
@@ -270,7 +270,7 @@ func (m *multicast) open(receive func(ctx context.Context, channel, payload []by
 	s.receive, s.log = receive, log
 	appendHex(s.src[:0], max(1, rand.Uint64()))
 	if len(m.interfaces) > 0 && !choosesInterface {
-		return nil, &failure{text: "multicast: interface= isn't there on " + runtime.GOOS}
+		return nil, fail("multicast: interface= isn't there on "+runtime.GOOS, nil)
 	}
 	for _, name := range m.interfaces {
 		if err := checkInterface(name); err != nil {
@@ -288,7 +288,7 @@ func (m *multicast) open(receive func(ctx context.Context, channel, payload []by
 	}
 	if s.routed.conn, err = s.dial(card{}); err != nil {
 		s.conn.Close()
-		return nil, &failure{"multicast: open a socket to send from", err}
+		return nil, fail("multicast: open a socket to send from", err)
 	}
 	s.running, s.cancel = context.WithCancel(context.Background())
 	if runtime.GOOS == "windows" {
@@ -319,7 +319,7 @@ func (s *multicastSession) close() error {
 	s.sending.Unlock()
 	s.wg.Wait()
 	if err != nil {
-		return &failure{"multicast: close", err}
+		return fail("multicast: close", err)
 	}
 	return nil
 }
@@ -328,7 +328,7 @@ func (s *multicastSession) close() error {
 func checkInterface(name string) error {
 	all, err := net.Interfaces()
 	if err != nil {
-		return &failure{"multicast: look up the network interface " + quoted(name), err}
+		return fail("multicast: look up the network interface "+quoted(name), err)
 	}
 	names := make([]string, len(all))
 	for i := range all {
@@ -336,18 +336,18 @@ func checkInterface(name string) error {
 			return nil
 		}
 	}
-	return &failure{text: "multicast: no network interface " + quoted(name) + " here; there are " + strings.Join(names, ", ")}
+	return fail("multicast: no network interface "+quoted(name)+" here; there are "+strings.Join(names, ", "), nil)
 }
 
 func (m *multicast) listenError(err error) error {
 	text := "multicast: listen on " + m.to.String()
 	switch {
 	case errors.Is(err, errNoMulticast):
-		return &failure{text: "multicast: there is none on " + runtime.GOOS + "/" + runtime.GOARCH}
+		return fail("multicast: there is none on "+runtime.GOOS+"/"+runtime.GOARCH, nil)
 	case errors.Is(err, errAddrInUse):
 		text += " (another program has the port and doesn't share it)"
 	}
-	return &failure{text, err}
+	return fail(text, err)
 }
 
 var errNoMulticast = errors.New("no multicast in package net")
@@ -754,7 +754,7 @@ func (s *multicastSession) sendError(err error) error {
 	case errors.Is(err, os.ErrPermission):
 		text += " (does this host's firewall let it out?)"
 	}
-	return &failure{text, err}
+	return fail(text, err)
 }
 
 // sendBundle sends the bundle, and returns how many of its messages went out.
@@ -1431,9 +1431,9 @@ func parseMulticastURL(rawURL string) (u multicastURL, err error) {
 // badURL keeps what may be a password to itself.
 func badURL(rawURL, problem string) error {
 	if strings.Contains(rawURL, "@") {
-		return &failure{text: "bad multicast URL: " + problem}
+		return fail("bad multicast URL: "+problem, nil)
 	}
-	return &failure{text: "bad multicast URL " + quoted(rawURL) + ": " + problem}
+	return fail("bad multicast URL "+quoted(rawURL)+": "+problem, nil)
 }
 
 func (u *multicastURL) parseHost(host string) (problem string) {

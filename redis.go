@@ -116,10 +116,10 @@ func (t *redis) Start(ctx context.Context, receive func(ctx context.Context, cha
 	t.life.Lock()
 	defer t.life.Unlock()
 	if t.session != nil {
-		return &failure{text: "redis: started twice"}
+		return fail("redis: started twice", nil)
 	}
 	if err := checkTLS(&t.redisURL); err != nil {
-		return &failure{"bad Redis URL", err}
+		return fail("bad Redis URL", err)
 	}
 	t.reconnects.Store(0)
 	s := &redisSession{of: t, redisURL: &t.redisURL, receive: receive, log: log, events: make(chan error, 8), open: make(map[*redisConn]struct{})}
@@ -137,7 +137,7 @@ func (t *redis) Start(ctx context.Context, receive func(ctx context.Context, cha
 			up++
 		case <-ctx.Done():
 			s.close()
-			return &failure{"redis: not connected" + s.lastProblem(), ctx.Err()}
+			return fail("redis: not connected"+s.lastProblem(), ctx.Err())
 		}
 		if err != nil {
 			s.close()
@@ -271,7 +271,7 @@ func (s *redisSession) keep(l redisLink) {
 func (s *redisSession) serve(c *redisConn, serve func(c *redisConn, up func()) error, up func()) error {
 	s.hold(c)
 	defer s.drop(c)
-	return &failure{"redis at " + c.addr, endOf(serve(c, up))}
+	return fail("redis at "+c.addr, endOf(serve(c, up)))
 }
 
 // firstUp returns what tells Start, once, that one of the two is up.
@@ -463,7 +463,7 @@ func dialRedis(ctx context.Context, u *redisURL, addr string) (_ *redisConn, err
 		if op, ok := find[*net.OpError](err); ok && op.Op == "dial" {
 			err = op.Err // the rest of its text is the address
 		}
-		err = &failure{"redis at " + addr, err}
+		err = fail("redis at "+addr, err)
 	}()
 
 	raw, err = new(net.Dialer).DialContext(limited, u.network, addr)
@@ -757,7 +757,7 @@ func (p *publisher) Send(ctx context.Context, messages []Message) (lost int, err
 		p.buf = nil
 	}
 	if lost > 0 {
-		return lost, &failure{"redis: send", err}
+		return lost, fail("redis: send", err)
 	}
 	return 0, nil
 }
@@ -842,7 +842,7 @@ func (p *publisher) Flush(ctx context.Context) error {
 	defer p.mu.Unlock()
 	for target := p.written; p.settled < min(target, p.written); {
 		if err := p.change.wait(ctx, &p.mu); err != nil {
-			return &failure{"redis: flush", err}
+			return fail("redis: flush", err)
 		}
 	}
 	return nil

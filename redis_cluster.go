@@ -208,7 +208,7 @@ func (p *shardPublisher) Send(ctx context.Context, messages []Message) (lost int
 
 func (p *shardPublisher) stopped(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
-		return &failure{"redis: send", err}
+		return fail("redis: send", err)
 	}
 	return ErrStopped
 }
@@ -242,7 +242,7 @@ func (p *shardPublisher) round(ctx context.Context, messages []Message) {
 		}
 		c.buf, c.sent, c.ends = c.buf[:0], c.sent[:0], c.ends[:0]
 		if c.err != nil {
-			p.session.failed(&failure{"redis at " + addr, endOf(c.err)}, false)
+			p.session.failed(fail("redis at "+addr, endOf(c.err)), false)
 			p.release(c)
 			p.slots.gone(addr)
 		}
@@ -305,7 +305,7 @@ func (p *shardPublisher) write(ctx context.Context, c *shardConn, messages []Mes
 		whole++
 	}
 	if n > begin && p.isCut(c.sent[whole]) { // what it has in part it can't have understood
-		p.lose(c.sent[whole:whole+1], &failure{"redis: send", &cutsError{len(messages[c.sent[whole]].Payload)}})
+		p.lose(c.sent[whole:whole+1], fail("redis: send", &cutsError{len(messages[c.sent[whole]].Payload)}))
 	}
 	c.sent = c.sent[:whole]
 }
@@ -492,7 +492,7 @@ func (r *shardSubscriber) Subscribe(channel string) {
 
 func checkSharded(channel string) error {
 	if _, pattern := patternPrefix(channel); pattern {
-		return &failure{"redis", &mistake{"with sharded=1 there are no subscriptions to all types", nil}}
+		return fail("redis", &mistake{"with sharded=1 there are no subscriptions to all types", nil})
 	}
 	return nil
 }

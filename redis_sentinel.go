@@ -48,14 +48,14 @@ func (c *redisConn) master(ctx context.Context, name string) (addr string, err e
 		if answer, ok := find[serverError](err); ok && !answer.passes() {
 			err = &mistake{"it is no sentinel, or refuses to be asked", err}
 		}
-		return "", &failure{"sentinel at " + c.addr, err}
+		return "", fail("sentinel at "+c.addr, err)
 	}
 	values := c.in.values
 	switch {
 	case values[0].kind == respNull:
-		return "", &failure{"sentinel at " + c.addr, &mistake{"it knows no master of that name", nil}}
+		return "", fail("sentinel at "+c.addr, &mistake{"it knows no master of that name", nil})
 	case values[0].kind != '*' || len(values) != 3:
-		return "", &failure{"sentinel at " + c.addr, respError("not an answer of a sentinel")}
+		return "", fail("sentinel at "+c.addr, respError("not an answer of a sentinel"))
 	}
 	return net.JoinHostPort(string(c.in.text(values[1])), string(c.in.text(values[2]))), nil
 }
@@ -68,10 +68,10 @@ func (c *redisConn) checkMaster(ctx context.Context) error {
 		return nil // an ACL may deny it; then the sentinel's word must do
 	}
 	if err != nil {
-		return &failure{"redis at " + c.addr, err}
+		return fail("redis at "+c.addr, err)
 	}
 	if values := c.in.values; len(values) > 1 && string(c.in.text(values[1])) != "master" {
-		return &failure{"redis at " + c.addr, &notMasterError{}}
+		return fail("redis at "+c.addr, &notMasterError{})
 	}
 	return nil
 }

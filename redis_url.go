@@ -113,7 +113,7 @@ func parseRedisURL(rawURL string) (u redisURL, err error) {
 }
 
 // badRedisURL doesn't repeat the URL: there may be a password in it.
-func badRedisURL(problem string) error { return &failure{text: "bad Redis URL: " + problem} }
+func badRedisURL(problem string) error { return fail("bad Redis URL: "+problem, nil) }
 
 func (u *redisURL) parseHosts(hosts string) (problem string) {
 	if u.network == "unix" {
