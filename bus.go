@@ -1763,7 +1763,9 @@ func (n *news) wait(ctx context.Context, lock sync.Locker) error {
 	}
 }
 
-// tell wakes all who wait.
+// tell wakes all who wait. It stays out of line, where it mostly does nothing.
+//
+//go:noinline
 func (n *news) tell() {
 	if *n != nil {
 		close(*n)

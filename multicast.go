@@ -704,7 +704,9 @@ func (u *bundle) beginWith(at int) {
 // next pads the last envelope, and returns where the next one is to be.
 func (u *bundle) next() (at int) {
 	at = u.count * u.segment
-	u.buf = appendSpaces(u.buf, at-len(u.buf))
+	if at > len(u.buf) {
+		u.buf = appendSpaces(u.buf, at-len(u.buf))
+	}
 	return at
 }
 
@@ -1176,6 +1178,9 @@ func parseSeq(value []byte) (seq uint64) {
 	return seq
 }
 
+// appendSpaces stays out of line: messages of one length need none.
+//
+//go:noinline
 func appendSpaces(dst []byte, n int) []byte {
 	const spaces = "                                                                "
 	for ; n > len(spaces); n -= len(spaces) {

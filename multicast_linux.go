@@ -139,9 +139,9 @@ func readBuffer(fd uintptr, asked int) (int, error) {
 	return n / 2, err
 }
 
-func isNoRoute(err error) bool {
-	return isAny(err, syscall.ENETUNREACH, syscall.EHOSTUNREACH, syscall.ENETDOWN, syscall.EADDRNOTAVAIL)
-}
+var noRoute = []error{syscall.ENETUNREACH, syscall.EHOSTUNREACH, syscall.ENETDOWN, syscall.EADDRNOTAVAIL}
+
+func isNoRoute(err error) bool { return isAny(err, noRoute...) }
 
 func isQueueFull(err error) bool { return errors.Is(err, syscall.ENOBUFS) }
 
