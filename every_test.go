@@ -824,6 +824,32 @@ func TestJobOverlap(t *testing.T) {
 	})
 }
 
+// TestSchedulerNamesTheOldest stops a scheduler while more jobs are stuck than
+// its error names.
+func TestSchedulerNamesTheOldest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s Scheduler
+		for i := range 12 { // the youngest falls due first
+			if _, err := s.Schedule(Every(13-i).Seconds(), func(ctx context.Context) error {
+				<-ctx.Done()
+				return nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		var oldest []string
+		for n := 13; n > 3; n-- {
+			oldest = append(oldest, "every "+strconv.Itoa(n)+" seconds")
+		}
+		want := "autobus: the scheduler stopped with jobs still running: " + strings.Join(oldest, ", ") + " and 2 more: context deadline exceeded"
+		if err := s.Run(ctx); err == nil || err.Error() != want {
+			t.Errorf("got  %v\nwant %s", err, want)
+		}
+	})
+}
+
 // TestRunWaits ends Run while jobs are running that take a little longer.
 func TestSchedulerWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
