@@ -858,7 +858,7 @@ func (b *Bus) newTransport() (Transport, error) {
 	if !ok {
 		return nil, fail("the URL has no scheme: want udp://group:port, redis://host:port or mem://name", nil)
 	}
-	switch strings.ToLower(scheme) {
+	switch lower(scheme) {
 	case "udp":
 		return newMulticast(url)
 	case "redis", "rediss", "valkey", "valkeys", "unix", "redis+sentinel", "rediss+sentinel":

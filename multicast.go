@@ -1409,7 +1409,7 @@ type multicastURL struct {
 func parseMulticastURL(rawURL string) (u multicastURL, err error) {
 	u = multicastURL{ttl: defaultTTL, loopback: true, readBuffer: defaultReadBuffer}
 	const scheme = "udp://"
-	if len(rawURL) < len(scheme) || strings.ToLower(rawURL[:len(scheme)]) != scheme {
+	if len(rawURL) < len(scheme) || lower(rawURL[:len(scheme)]) != scheme {
 		return u, badURL(rawURL, "it must begin with "+scheme)
 	}
 	rest, _, hasFragment := strings.Cut(rawURL[len(scheme):], "#")
@@ -1517,7 +1517,7 @@ func (u *multicastURL) setOption(name, value string) (problem string) {
 			}
 		}
 	case "loopback":
-		switch strings.ToLower(value) {
+		switch lower(value) {
 		case "1", "true", "yes", "on":
 			u.loopback = true
 		case "0", "false", "no", "off":

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 )
 
 const (
@@ -644,14 +645,18 @@ type serverError string
 // a password or a payload.
 func newServerError(text []byte) serverError {
 	s, _, _ := strings.Cut(string(text[:min(len(text), 300)]), ", with args")
-	return serverError(strings.Map(printable, strings.ToValidUTF8(s, "")))
-}
-
-func printable(r rune) rune {
-	if r < ' ' || r == 0x7f {
-		return ' '
+	b := make([]byte, 0, len(s))
+	for s != "" {
+		r, n := utf8.DecodeRuneInString(s)
+		switch {
+		case r < ' ' || r == 0x7f:
+			b = append(b, ' ')
+		case r != utf8.RuneError || n > 1: // else it isn't UTF-8
+			b = append(b, s[:n]...)
+		}
+		s = s[n:]
 	}
-	return r
+	return serverError(b)
 }
 
 func (e serverError) Error() string { return "the server says: " + string(e) }

@@ -60,7 +60,7 @@ func parseRedisURL(rawURL string) (u redisURL, err error) {
 	if !ok {
 		return u, badRedisURL("it has no scheme, such as redis://")
 	}
-	switch strings.ToLower(scheme) {
+	switch lower(scheme) {
 	case "redis", "valkey":
 	case "rediss", "valkeys":
 		u.tls = true
@@ -279,7 +279,7 @@ func (u *redisURL) text(name string) *string {
 // setBool takes what to_bool of Python's redis package does, but refuses what
 // is neither.
 func setBool(to *bool, name, value string) (problem string) {
-	switch strings.ToLower(value) {
+	switch lower(value) {
 	case "1", "true", "t", "yes", "y", "on":
 		*to = true
 	case "0", "false", "f", "no", "n", "off":

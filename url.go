@@ -29,6 +29,17 @@ func parsePort(s string) (port uint16, ok bool) {
 	return uint16(n), err == nil && n != 0
 }
 
+// lower makes ASCII letters small, which spares a program Unicode's tables.
+func lower(s string) string {
+	b := []byte(s)
+	for i, c := range b {
+		if 'A' <= c && c <= 'Z' {
+			b[i] = c + 'a' - 'A'
+		}
+	}
+	return string(b)
+}
+
 // unescapeURL undoes percent-encoding, and in a query '+' for a space. A '%'
 // that starts no escape stands for itself, as Python's urllib has it; ok says
 // that there is none.
@@ -94,7 +105,7 @@ func unknownOption(name string, known []string) (problem string) {
 	problem = "there is no option " + quoted(name)
 	best := 3 // typing errors
 	for _, k := range known {
-		if d := editDistance(strings.ToLower(name), k); d < best && d < len(k) {
+		if d := editDistance(lower(name), k); d < best && d < len(k) {
 			best = d
 			problem = "there is no option " + quoted(name) + "; did you mean " + k + "?"
 		}
