@@ -1894,10 +1894,10 @@ func TestText(t *testing.T) {
 		}
 	}
 	// And in the blocks that longer ones are looked at by.
-	for _, n := range []int{31, 32, 33, 40, 63, 64, 65, 71, 72, 100} {
+	for _, n := range []int{31, 32, 33, 40, 63, 64, 65, 71, 72, 100, 127, 128, 129, 136} {
 		for at := range n {
 			for _, c := range []byte("\"\\\x00\x1f !#[]\x7f\x80\xff") {
-				s := []byte(strings.Repeat("abcdefghijklmnopqrstuvwxyz", 4)[:n])
+				s := []byte(strings.Repeat("abcdefghijklmnopqrstuvwxyz", 6)[:n])
 				s[at] = c
 				checkText(t, string(s))
 			}
