@@ -1176,7 +1176,7 @@ func benchmarkBus(b *testing.B, url string) {
 			done <- struct{}{}
 		}
 		return nil
-	})
+	}, Queue(1<<16, Block)) // one that is dropped would be waited for
 	if err := bus.Start(ctx); err != nil {
 		b.Fatal(err)
 	}

@@ -196,7 +196,7 @@ func (p part) compare(all benchmarks) (rows []row.Row) {
 	for _, b := range all {
 		for _, m := range p.metrics {
 			if m.peer != "" && len(b.values[m.unit]) > 0 {
-				times := median(b.values[m.unit])
+				times := row.Median(b.values[m.unit])
 				if m.inverse {
 					times = 1 / times
 				}
@@ -220,11 +220,11 @@ func (p part) compare(all benchmarks) (rows []row.Row) {
 			}
 			what := strings.Join(slices.Delete(slices.Clone(path), at, at+1), " ")
 			for _, m := range p.metrics {
-				if median(b.values[m.unit]) > 0 && median(other.values[m.unit]) > 0 {
+				if row.Median(b.values[m.unit]) > 0 && row.Median(other.values[m.unit]) > 0 {
 					r := row.Row{Part: p.name, What: what + ", " + m.name, Peer: peer, Unit: m.unit,
-						Ours: median(b.values[m.unit]), Theirs: median(other.values[m.unit])}
+						Ours: row.Median(b.values[m.unit]), Theirs: row.Median(other.values[m.unit])}
 					if a, o := b.values["allocs/op"], other.values["allocs/op"]; len(a) > 0 && len(o) > 0 {
-						r.Allocs = fmt.Sprintf("%.0f, %.0f", median(a), median(o))
+						r.Allocs = fmt.Sprintf("%.0f, %.0f", row.Median(a), row.Median(o))
 					}
 					rows = append(rows, r)
 				}
@@ -232,15 +232,6 @@ func (p part) compare(all benchmarks) (rows []row.Row) {
 		}
 	}
 	return rows
-}
-
-// median is 0 of nothing.
-func median(values []float64) float64 {
-	if len(values) == 0 {
-		return 0
-	}
-	values = slices.Sorted(slices.Values(values))
-	return values[len(values)/2]
 }
 
 func table(rows []row.Row) {

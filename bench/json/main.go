@@ -187,11 +187,11 @@ func (s *scene) print() {
 			ratios[j] = c.times[j] / s.sides[0].times[j]
 		}
 		allocs := strconv.FormatFloat(testing.AllocsPerRun(100, c.run), 'f', -1, 64)
-		fmt.Printf("%-24s %-16s %9.1f %7.2f %7s %7d\n", name, c.name, median(c.times), median(ratios), allocs, c.size)
+		fmt.Printf("%-24s %-16s %9.1f %7.2f %7s %7d\n", name, c.name, row.Median(c.times), row.Median(ratios), allocs, c.size)
 		if i == 0 {
 			ours = allocs
 		} else {
-			row.Add(row.Row{Part: "json", What: s.name, Ours: median(s.sides[0].times), Peer: c.name, Theirs: median(c.times), Unit: "ns", Allocs: ours + ", " + allocs})
+			row.Add(row.Row{Part: "json", What: s.name, Ours: row.Median(s.sides[0].times), Peer: c.name, Theirs: row.Median(c.times), Unit: "ns", Allocs: ours + ", " + allocs})
 		}
 	}
 	fmt.Println()
@@ -204,9 +204,4 @@ func cpu() time.Duration {
 		log.Fatal(err)
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
-
-func median(values []float64) float64 {
-	values = slices.Sorted(slices.Values(values))
-	return values[len(values)/2]
 }

@@ -3,16 +3,14 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
-	"log"
 	"os"
-	"path/filepath"
-	"runtime/pprof"
 	"slices"
 	"strconv"
 	"time"
+
+	"github.com/autobus-go/autobus/bench/load"
 )
 
 // child is one side of a run.
@@ -24,19 +22,13 @@ func child(role, addr string, args []string, profile string) {
 		}
 	}
 	size, err := strconv.Atoi(args[1])
-	check(err)
+	load.Check(err)
 	n, err := strconv.Atoi(args[2])
-	check(err)
+	load.Check(err)
 	paced := args[3] == "true"
 	stop := func() {}
 	if profile != "" && c.name == "autobus" {
-		f, err := os.Create(filepath.Join(profile, role+"-"+args[1]+".prof"))
-		check(err)
-		check(pprof.StartCPUProfile(f))
-		stop = func() {
-			pprof.StopCPUProfile()
-			f.Close()
-		}
+		stop = load.Profile(profile, role+"-"+args[1]+".prof")
 	}
 	var s side
 	if role == "publish" {
@@ -45,33 +37,27 @@ func child(role, addr string, args []string, profile string) {
 		s = hears(c, addr, n, paced)
 	}
 	stop()
-	check(json.NewEncoder(os.Stdout).Encode(s))
+	load.Check(json.NewEncoder(os.Stdout).Encode(s))
 	os.Exit(0) // whatever the contender still does
-}
-
-func check(err error) {
-	if err != nil {
-		log.Fatal(err)
-	}
 }
 
 func publishes(c contender, addr string, size, n int, paced bool) side {
 	p, err := c.publisher(addr, size)
-	check(err)
-	check(p.burst(1000)) // to warm up; these say so by their time
+	load.Check(err)
+	load.Check(p.burst(1000)) // to warm up; these say so by their time
 	if paced {
 		tick := time.NewTicker(time.Millisecond)
 		for range n {
 			<-tick.C
-			check(p.one(time.Now().UnixNano()))
+			load.Check(p.one(time.Now().UnixNano()))
 		}
 		return side{Events: n, Elapsed: 1}
 	}
-	cpu, mallocs := usage()
+	cpu, mallocs := load.Usage()
 	begin := time.Now()
-	check(p.burst(n))
+	load.Check(p.burst(n))
 	s := side{Events: n, Elapsed: time.Since(begin)}
-	cpuNow, mallocsNow := usage()
+	cpuNow, mallocsNow := load.Usage()
 	s.CPU, s.Mallocs = cpuNow-cpu, mallocsNow-mallocs
 	return s
 }
@@ -92,7 +78,7 @@ func hears(c contender, addr string, n int, paced bool) side {
 		case seen < 1000:
 			return
 		case seen == 1000:
-			cpu, mallocs = usage()
+			cpu, mallocs = load.Usage()
 			begin = time.Now()
 			return
 		}
@@ -101,7 +87,7 @@ func hears(c contender, addr string, n int, paced bool) side {
 		}
 		if s.Events++; s.Events == n {
 			s.Elapsed = time.Since(begin)
-			cpuNow, mallocsNow := usage()
+			cpuNow, mallocsNow := load.Usage()
 			s.CPU, s.Mallocs = cpuNow-cpu, mallocsNow-mallocs
 			close(done)
 		} else if s.Events%1024 == 0 {
@@ -111,7 +97,7 @@ func hears(c contender, addr string, n int, paced bool) side {
 			}
 		}
 	})
-	check(err)
+	load.Check(err)
 	fmt.Println("ready")
 	for patience := time.NewTimer(30 * time.Second); ; {
 		select {
@@ -129,28 +115,4 @@ func hears(c contender, addr string, n int, paced bool) side {
 		s.P50, s.P99 = took[len(took)/2], took[len(took)*99/100]
 	}
 	return s
-}
-
-// A payload is the event as the others publish it: the bytes that ours makes
-// each time.
-func newPayload(size int) []byte {
-	head := fmt.Sprintf(`{"n":1000000,"at":%019d,"text":"`, 1)
-	tail := `","type":"Bench"}`
-	return append(append([]byte(head), bytes.Repeat([]byte{'x'}, size-len(head)-len(tail))...), tail...)
-}
-
-const atOffset = len(`{"n":1000000,"at":`)
-
-// stamp writes a time into a payload; it has 19 digits until the year 2286.
-func stamp(payload []byte, at int64) {
-	copy(payload[atOffset:], strconv.FormatInt(at, 10))
-}
-
-// stamped returns the time in a payload.
-func stamped(payload []byte) int64 {
-	at := int64(0)
-	for _, c := range payload[atOffset : atOffset+19] {
-		at = 10*at + int64(c-'0')
-	}
-	return at
 }

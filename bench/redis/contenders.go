@@ -11,10 +11,10 @@ import (
 	"io"
 	"net"
 	"strconv"
-	"strings"
 	"sync"
 
 	"github.com/autobus-go/autobus"
+	"github.com/autobus-go/autobus/bench/load"
 	"github.com/gomodule/redigo/redis"
 	goredis "github.com/redis/go-redis/v9"
 	"github.com/redis/rueidis"
@@ -46,47 +46,13 @@ var contenders = []contender{
 
 var background = context.Background()
 
-// Bench is the event.
-type Bench struct {
-	N    int
-	At   int64
-	Text string
-}
-
-func (Bench) Type() string { return "Bench" }
-
-func (b Bench) Marshal(e *autobus.Encoder) {
-	e.Key("n").Int(b.N)
-	e.Key("at").Int64(b.At)
-	e.Key("text").String(b.Text)
-}
-
-func (b *Bench) Unmarshal(d *autobus.Decoder) error {
-	for key := range d.Fields() {
-		switch key {
-		case "n":
-			b.N = d.Int()
-		case "at":
-			b.At = d.Int64()
-		case "text":
-			b.Text = d.String()
-		}
-	}
-	return d.Err()
-}
-
 type ours struct {
 	bus   *autobus.Bus
-	event Bench
+	event load.Bench
 }
 
 func newOurs(addr string, size int) (publisher, error) {
-	o := &ours{bus: &autobus.Bus{URL: "redis://" + addr}, event: Bench{N: 1000000, At: 1000000000000000000}}
-	empty, err := autobus.Marshal(o.event)
-	if err != nil {
-		return nil, err
-	}
-	o.event.Text = strings.Repeat("x", size-len(empty))
+	o := &ours{&autobus.Bus{URL: "redis://" + addr}, load.New(size)}
 	return o, o.bus.Start(background)
 }
 
@@ -105,13 +71,7 @@ func (o *ours) burst(n int) error {
 			}
 		}
 	}
-	if err := o.bus.Flush(background); err != nil {
-		return err
-	}
-	if s := o.bus.Stats(); s.Unsent > 0 || s.Sent != s.Published {
-		return fmt.Errorf("%+v", s)
-	}
-	return nil
+	return load.Sent(o.bus)
 }
 
 func (o *ours) one(at int64) error {
@@ -121,7 +81,7 @@ func (o *ours) one(at int64) error {
 
 func hearOurs(addr string, heard func(at int64)) error {
 	bus := &autobus.Bus{URL: "redis://" + addr}
-	autobus.SubscribeOn(bus, func(_ context.Context, e Bench) error {
+	autobus.SubscribeOn(bus, func(_ context.Context, e load.Bench) error {
 		heard(e.At)
 		return nil
 	}, autobus.Queue(65536, autobus.Block))
@@ -141,7 +101,7 @@ func newRaw(addr string, size int) (publisher, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &raw{conn: conn, payload: newPayload(size), replies: make(chan int, 1024)}
+	r := &raw{conn: conn, payload: load.Payload(size), replies: make(chan int, 1024)}
 	go func() {
 		buf := make([]byte, 64<<10)
 		for {
@@ -200,7 +160,7 @@ func (r *raw) burst(n int) error {
 }
 
 func (r *raw) one(at int64) error {
-	stamp(r.payload, at)
+	load.Stamp(r.payload, at)
 	r.add()
 	err := r.flush()
 	<-r.replies
@@ -224,15 +184,15 @@ func hearRaw(addr string, heard func(at int64)) error {
 			var line []byte
 			for range 6 { // *3 $7 message $14 autobus::Bench $100
 				line, err = in.ReadSlice('\n')
-				check(err)
+				load.Check(err)
 			}
 			size := 0
 			for _, c := range line[1 : len(line)-2] {
 				size = 10*size + int(c-'0')
 			}
 			payload, err := in.Peek(size + 2)
-			check(err)
-			heard(stamped(payload))
+			load.Check(err)
+			heard(load.Stamped(payload))
 			in.Discard(size + 2)
 		}
 	}()
@@ -245,7 +205,7 @@ type goRedis struct {
 }
 
 func newGoRedis(addr string, size int) (publisher, error) {
-	return &goRedis{goredis.NewClient(&goredis.Options{Addr: addr}), newPayload(size)}, nil
+	return &goRedis{goredis.NewClient(&goredis.Options{Addr: addr}), load.Payload(size)}, nil
 }
 
 func (g *goRedis) burst(n int) error {
@@ -263,7 +223,7 @@ func (g *goRedis) burst(n int) error {
 }
 
 func (g *goRedis) one(at int64) error {
-	stamp(g.payload, at)
+	load.Stamp(g.payload, at)
 	return g.c.Publish(background, channel, g.payload).Err()
 }
 
@@ -275,7 +235,7 @@ func hearGoRedis(addr string, heard func(at int64)) error {
 	}
 	go func() {
 		for m := range sub.Channel(goredis.WithChannelSize(65536)) {
-			heard(stamped([]byte(m.Payload)))
+			heard(load.Stamped([]byte(m.Payload)))
 		}
 	}()
 	return nil
@@ -290,7 +250,7 @@ type ruei struct {
 
 func newRueidis(addr string, size int) (publisher, error) {
 	c, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{addr}, DisableCache: true})
-	return &ruei{c, string(newPayload(size)), size, false}, err
+	return &ruei{c, string(load.Payload(size)), size, false}, err
 }
 
 func newRueidis64(addr string, size int) (publisher, error) {
@@ -338,8 +298,8 @@ func (r *ruei) burst(n int) error {
 }
 
 func (r *ruei) one(at int64) error {
-	payload := newPayload(r.size)
-	stamp(payload, at)
+	payload := load.Payload(r.size)
+	load.Stamp(payload, at)
 	return r.c.Do(background, r.c.B().Publish().Channel(channel).Message(rueidis.BinaryString(payload)).Build()).Error()
 }
 
@@ -351,8 +311,8 @@ func hearRueidis(addr string, heard func(at int64)) error {
 	subscribed := make(chan struct{})
 	ctx := rueidis.WithOnSubscriptionHook(background, func(rueidis.PubSubSubscription) { close(subscribed) })
 	go func() {
-		check(c.Receive(ctx, c.B().Subscribe().Channel(channel).Build(), func(m rueidis.PubSubMessage) {
-			heard(stamped([]byte(m.Message)))
+		load.Check(c.Receive(ctx, c.B().Subscribe().Channel(channel).Build(), func(m rueidis.PubSubMessage) {
+			heard(load.Stamped([]byte(m.Message)))
 		}))
 	}()
 	<-subscribed
@@ -366,7 +326,7 @@ type redi struct {
 
 func newRedigo(addr string, size int) (publisher, error) {
 	c, err := redis.Dial("tcp", addr)
-	return &redi{c, newPayload(size)}, err
+	return &redi{c, load.Payload(size)}, err
 }
 
 func (r *redi) burst(n int) error {
@@ -391,7 +351,7 @@ func (r *redi) burst(n int) error {
 }
 
 func (r *redi) one(at int64) error {
-	stamp(r.payload, at)
+	load.Stamp(r.payload, at)
 	_, err := r.c.Do("PUBLISH", channel, r.payload)
 	return err
 }
@@ -412,9 +372,9 @@ func hearRedigo(addr string, heard func(at int64)) error {
 		for {
 			switch m := sub.Receive().(type) {
 			case redis.Message:
-				heard(stamped(m.Data))
+				heard(load.Stamped(m.Data))
 			case error:
-				check(m)
+				load.Check(m)
 			}
 		}
 	}()

@@ -25,10 +25,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
-	"github.com/autobus-go/autobus/bench/row"
+	"github.com/autobus-go/autobus/bench/load"
 )
 
 const channel = "autobus::Bench"
@@ -63,7 +62,7 @@ func main() {
 		runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), serverVersion(*addr), *rounds)
 	for text := range strings.SplitSeq(*sizes, ",") {
 		size, err := strconv.Atoi(text)
-		check(err)
+		load.Check(err)
 		n := *events
 		if size > 100 {
 			n /= 3
@@ -87,30 +86,17 @@ func main() {
 
 // report has the table of all benchmarks show ours beside each other one.
 func report(size int, chosen []contender, results, latencies [][]result) {
-	if chosen[0].name != "autobus" {
-		return
+	allocs := func(i int) string {
+		each := func(r result) float64 { return r.Published.allocs() }
+		return fmt.Sprintf("%.2f, %.2f", load.Median(results[0], each), load.Median(results[i], each))
 	}
-	allocs := func(r result) float64 { return r.Published.allocs() }
-	for _, m := range []struct {
-		what, unit string
-		more       bool
-		from       [][]result
-		of         func(result) float64
-	}{
-		{"publish and hear", "events/s", true, results, func(r result) float64 { return r.Heard.rate() }},
-		{"publisher's CPU", "ns/event", false, results, func(r result) float64 { return r.Published.cpu() }},
-		{"subscriber's CPU", "ns/event", false, results, func(r result) float64 { return r.Heard.cpu() }},
-		{"p50 at 1000/s", "us", false, latencies, func(r result) float64 { return float64(r.Heard.P50) / 1e3 }},
-		{"p99 at 1000/s", "us", false, latencies, func(r result) float64 { return float64(r.Heard.P99) / 1e3 }},
-	} {
-		for i, c := range chosen[1:] {
-			row.Add(row.Row{
-				Part: "redis", What: fmt.Sprintf("%d B: %s", size, m.what), Unit: m.unit, More: m.more,
-				Ours: median(m.from[0], m.of), Peer: c.name, Theirs: median(m.from[i+1], m.of),
-				Allocs: fmt.Sprintf("%.2f, %.2f", median(results[0], allocs), median(results[i+1], allocs)),
-			})
-		}
-	}
+	load.Report("redis", fmt.Sprintf("%d B", size), load.Names(chosen, func(c contender) string { return c.name }), allocs, []load.Metric[result]{
+		{What: "publish and hear", Unit: "events/s", More: true, From: results, Of: func(r result) float64 { return r.Heard.rate() }},
+		{What: "publisher's CPU", Unit: "ns/event", From: results, Of: func(r result) float64 { return r.Published.cpu() }},
+		{What: "subscriber's CPU", Unit: "ns/event", From: results, Of: func(r result) float64 { return r.Heard.cpu() }},
+		{What: "p50 at 1000/s", Unit: "us", From: latencies, Of: func(r result) float64 { return float64(r.Heard.P50) / 1e3 }},
+		{What: "p99 at 1000/s", Unit: "us", From: latencies, Of: func(r result) float64 { return float64(r.Heard.P99) / 1e3 }},
+	})
 }
 
 // A result is what one run of a contender took.
@@ -140,37 +126,28 @@ func table(size, n int, chosen []contender, results, latencies [][]result) {
 	rawPublished, rawHeard := 0.0, 0.0
 	for i, c := range chosen {
 		if c.name == "raw" {
-			rawPublished = median(results[i], func(r result) float64 { return r.Published.rate() })
-			rawHeard = median(results[i], func(r result) float64 { return r.Heard.rate() })
+			rawPublished = load.Median(results[i], func(r result) float64 { return r.Published.rate() })
+			rawHeard = load.Median(results[i], func(r result) float64 { return r.Heard.rate() })
 		}
 	}
 	for i, c := range chosen {
 		all := results[i]
-		published := median(all, func(r result) float64 { return r.Published.rate() })
-		heard := median(all, func(r result) float64 { return r.Heard.rate() })
+		published := load.Median(all, func(r result) float64 { return r.Published.rate() })
+		heard := load.Median(all, func(r result) float64 { return r.Heard.rate() })
 		fmt.Printf("%-22s %11.0f %6.2f %11.0f %6.2f %8.0f %8.0f %9.2f %9.2f %9v %9v\n", c.name,
 			published, published/rawPublished, heard, heard/rawHeard,
-			median(all, func(r result) float64 { return r.Published.cpu() }),
-			median(all, func(r result) float64 { return r.Heard.cpu() }),
-			median(all, func(r result) float64 { return r.Published.allocs() }),
-			median(all, func(r result) float64 { return r.Heard.allocs() }),
-			time.Duration(median(latencies[i], func(r result) float64 { return float64(r.Heard.P50) })).Round(time.Microsecond),
-			time.Duration(median(latencies[i], func(r result) float64 { return float64(r.Heard.P99) })).Round(time.Microsecond))
+			load.Median(all, func(r result) float64 { return r.Published.cpu() }),
+			load.Median(all, func(r result) float64 { return r.Heard.cpu() }),
+			load.Median(all, func(r result) float64 { return r.Published.allocs() }),
+			load.Median(all, func(r result) float64 { return r.Heard.allocs() }),
+			time.Duration(load.Median(latencies[i], func(r result) float64 { return float64(r.Heard.P50) })).Round(time.Microsecond),
+			time.Duration(load.Median(latencies[i], func(r result) float64 { return float64(r.Heard.P99) })).Round(time.Microsecond))
 		for _, r := range all {
 			if r.Heard.Events != r.Published.Events {
 				fmt.Printf("\t%s: only %d of %d events were heard\n", c.name, r.Heard.Events, r.Published.Events)
 			}
 		}
 	}
-}
-
-func median(all []result, of func(result) float64) float64 {
-	var values []float64
-	for _, r := range all {
-		values = append(values, of(r))
-	}
-	slices.Sort(values)
-	return values[len(values)/2]
 }
 
 // run has two processes publish and hear n events.
@@ -265,15 +242,4 @@ func serverVersion(addr string) string {
 			return strings.TrimSpace(version)
 		}
 	}
-}
-
-// usage is what the process has used so far.
-func usage() (cpu time.Duration, mallocs uint64) {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		log.Fatal(err)
-	}
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano()), m.Mallocs
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"log"
 	"os"
+	"slices"
 )
 
 // Env names the file that rows are appended to; without it, they are dropped.
@@ -27,6 +28,15 @@ func (r Row) Times() float64 {
 		return r.Ours / r.Theirs
 	}
 	return r.Theirs / r.Ours
+}
+
+// Median is 0 of nothing.
+func Median(values []float64) float64 {
+	if len(values) == 0 {
+		return 0
+	}
+	values = slices.Sorted(slices.Values(values))
+	return values[len(values)/2]
 }
 
 // Add reports a row.

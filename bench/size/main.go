@@ -18,12 +18,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
+	"github.com/autobus-go/autobus/bench/load"
 	"github.com/autobus-go/autobus/bench/row"
 )
 
@@ -43,7 +43,7 @@ func main() {
 	rounds := flag.Int("rounds", 11, "how often each program is started")
 	flag.Parse()
 	dir, err := os.MkdirTemp("", "autobus-size")
-	check(err)
+	load.Check(err)
 	defer os.RemoveAll(dir)
 
 	fmt.Println("bytes, static and stripped:", runtime.Version())
@@ -78,12 +78,12 @@ func main() {
 		}
 	}
 	for i, p := range programs {
-		fmt.Printf("%-14s %12.0f %12.1f\n", p.name, median(resident[i]), median(began[i]))
+		fmt.Printf("%-14s %12.0f %12.1f\n", p.name, row.Median(resident[i]), row.Median(began[i]))
 	}
-	fmt.Printf("%-14s %12.2f %12.2f\n", "of bare", median(resident[0])/median(resident[1]), median(began[0])/median(began[1]))
+	fmt.Printf("%-14s %12.2f %12.2f\n", "of bare", row.Median(resident[0])/row.Median(resident[1]), row.Median(began[0])/row.Median(began[1]))
 	for i, p := range programs[1:] {
-		row.Add(row.Row{Part: "size", What: "resident, idle", Unit: "KiB", Ours: median(resident[0]), Peer: p.name, Theirs: median(resident[i+1])})
-		row.Add(row.Row{Part: "size", What: "start, until it hears itself", Unit: "ms", Ours: median(began[0]), Peer: p.name, Theirs: median(began[i+1])})
+		row.Add(row.Row{Part: "size", What: "resident, idle", Unit: "KiB", Ours: row.Median(resident[0]), Peer: p.name, Theirs: row.Median(resident[i+1])})
+		row.Add(row.Row{Part: "size", What: "start, until it hears itself", Unit: "ms", Ours: row.Median(began[0]), Peer: p.name, Theirs: row.Median(began[i+1])})
 	}
 }
 
@@ -91,7 +91,7 @@ func main() {
 func (p program) build(target, tags, out string) int64 {
 	p.run(target, "build", "-tags="+tags, "-trimpath", "-ldflags=-s -w", "-o", out, p.pkg)
 	info, err := os.Stat(out)
-	check(err)
+	load.Check(err)
 	return info.Size()
 }
 
@@ -116,7 +116,7 @@ func (p program) run(target string, args ...string) string {
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+goos, "GOARCH="+goarch, "GOARM=5", "GOMIPS=softfloat")
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
-	check(err)
+	load.Check(err)
 	return string(out)
 }
 
@@ -124,9 +124,9 @@ func (p program) run(target string, args ...string) string {
 func idle(path, server string) (kib, ms float64) {
 	cmd := exec.Command(path, "stay", server)
 	said, err := cmd.StderrPipe()
-	check(err)
+	load.Check(err)
 	begin := time.Now()
-	check(cmd.Start())
+	load.Check(cmd.Start())
 	line, err := bufio.NewReader(said).ReadBytes('\n')
 	took := time.Since(begin)
 	if err != nil {
@@ -134,15 +134,15 @@ func idle(path, server string) (kib, ms float64) {
 	}
 	time.Sleep(time.Second)
 	status, err := os.ReadFile("/proc/" + strconv.Itoa(cmd.Process.Pid) + "/status")
-	check(err)
-	check(cmd.Process.Signal(syscall.SIGKILL))
+	load.Check(err)
+	load.Check(cmd.Process.Signal(syscall.SIGKILL))
 	cmd.Wait()
 	_, after, ok := bytes.Cut(status, []byte("VmRSS:"))
 	if !ok {
 		log.Fatal("no VmRSS")
 	}
 	kib, err = strconv.ParseFloat(string(bytes.Fields(after)[0]), 64)
-	check(err)
+	load.Check(err)
 	return kib, float64(took) / float64(time.Millisecond)
 }
 
@@ -150,14 +150,14 @@ func idle(path, server string) (kib, ms float64) {
 func startServer(dir string) (url string, stop func()) {
 	socket := filepath.Join(dir, "redis")
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	check(err)
+	load.Check(err)
 	_, port, _ := net.SplitHostPort(l.Addr().String())
 	l.Close()
 	cmd := exec.Command("redis-server", "--port", port, "--bind", "127.0.0.1", "--unixsocket", socket, "--save", "", "--dir", dir)
-	check(cmd.Start())
+	load.Check(cmd.Start())
 	for range 1000 {
 		if _, err := os.Stat(socket); !errors.Is(err, fs.ErrNotExist) {
-			check(err)
+			load.Check(err)
 			return "redis://127.0.0.1:" + port, func() {
 				cmd.Process.Kill()
 				cmd.Wait()
@@ -167,15 +167,4 @@ func startServer(dir string) (url string, stop func()) {
 	}
 	log.Fatal("redis-server doesn't start")
 	return
-}
-
-func median(values []float64) float64 {
-	slices.Sort(values)
-	return values[len(values)/2]
-}
-
-func check(err error) {
-	if err != nil {
-		log.Fatal(err)
-	}
 }

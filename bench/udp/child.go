@@ -4,20 +4,17 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"fmt"
-	"log"
 	"net/netip"
 	"os"
-	"path/filepath"
-	"runtime"
-	"runtime/pprof"
 	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/autobus-go/autobus/bench/load"
 )
 
 // child is one side of a run in Go; its arguments are those of the C programs
@@ -33,22 +30,16 @@ func child(args []string, profile string) {
 	for i, text := range args[3:] {
 		var err error
 		n[i], err = strconv.Atoi(text)
-		check(err)
+		load.Check(err)
 	}
 	to := netip.AddrPortFrom(netip.MustParseAddr(args[2]), uint16(n[0]))
 	stop := func() {}
 	if profile != "" && c.name == "autobus" {
-		f, err := os.Create(filepath.Join(profile, args[1]+".prof"))
-		check(err)
-		check(pprof.StartCPUProfile(f))
-		stop = func() {
-			pprof.StopCPUProfile()
-			f.Close()
-		}
+		stop = load.Profile(profile, args[1]+".prof")
 	}
 	if args[1] == "publish" {
 		p, err := c.publish(to, n[1])
-		check(err)
+		load.Check(err)
 		paced(p, n[2], n[3])
 	} else {
 		answer(c, to, n[1])
@@ -57,21 +48,15 @@ func child(args []string, profile string) {
 	os.Exit(0) // whatever the contender still does
 }
 
-func check(err error) {
-	if err != nil {
-		log.Fatal(err)
-	}
-}
-
 // paced publishes n events at a rate. Up to 2,000 a second each one has its
 // time in it.
 func paced(p publisher, rate, n int) {
 	const warm = 100
 	for range warm { // connects, and fills pools
-		check(p.publish(noTime))
-		check(p.flush())
+		load.Check(p.publish(load.NoTime))
+		load.Check(p.flush())
 	}
-	cpu, mallocs := usage()
+	cpu, mallocs := load.Usage()
 	begin := time.Now()
 	for sent := 0; sent < n-warm; {
 		elapsed := time.Since(begin)
@@ -86,16 +71,16 @@ func paced(p publisher, rate, n int) {
 			continue
 		}
 		for ; sent < due; sent++ {
-			at := noTime
+			at := load.NoTime
 			if rate <= 2000 {
 				at = time.Now().UnixNano()
 			}
-			check(p.publish(at))
+			load.Check(p.publish(at))
 		}
 	}
-	check(p.flush())
+	load.Check(p.flush())
 	elapsed := time.Since(begin)
-	cpuNow, mallocsNow := usage()
+	cpuNow, mallocsNow := load.Usage()
 	fmt.Println(elapsed.Nanoseconds()*int64(n)/int64(n-warm), int64(cpuNow-cpu)*int64(n)/int64(n-warm), mallocsNow-mallocs)
 }
 
@@ -104,8 +89,8 @@ func answer(c contender, to netip.AddrPort, ttl int) {
 	var heard atomic.Int64
 	var mu sync.Mutex // guards took
 	var took []int64
-	check(c.hear(to, ttl, func(at int64) {
-		if at != noTime {
+	load.Check(c.hear(to, ttl, func(at int64) {
+		if at != load.NoTime {
 			mu.Lock()
 			took = append(took, time.Now().UnixNano()-at)
 			mu.Unlock()
@@ -120,7 +105,7 @@ func answer(c contender, to netip.AddrPort, ttl int) {
 			p50, p99 = took[len(took)/2], took[len(took)*99/100]
 		}
 		mu.Unlock()
-		cpu, mallocs := usage()
+		cpu, mallocs := load.Usage()
 		fmt.Println(heard.Load(), int64(cpu), mallocs, p50, p99)
 	}
 }
@@ -128,34 +113,3 @@ func answer(c contender, to netip.AddrPort, ttl int) {
 // size is the payload's: that of the JSON of Bench, which the others are given
 // ready.
 const size = 100
-
-// noTime stands where there is no time to tell.
-const noTime int64 = 1000000000000000000
-
-func newPayload() []byte {
-	head := fmt.Sprintf(`{"n":1000000,"at":%019d,"text":"`, noTime)
-	tail := `","type":"Bench"}`
-	return append(append([]byte(head), bytes.Repeat([]byte{'x'}, size-len(head)-len(tail))...), tail...)
-}
-
-const atOffset = len(`{"n":1000000,"at":`)
-
-// stamp writes a time into a payload; it has 19 digits until the year 2286.
-func stamp(payload []byte, at int64) { strconv.AppendInt(payload[:atOffset], at, 10) }
-
-// stamped returns the time in a payload.
-func stamped(payload []byte) (at int64) {
-	for _, c := range payload[atOffset : atOffset+19] {
-		at = 10*at + int64(c-'0')
-	}
-	return at
-}
-
-// usage is what the process has used so far.
-func usage() (cpu time.Duration, mallocs uint64) {
-	var u syscall.Rusage
-	check(syscall.Getrusage(syscall.RUSAGE_SELF, &u))
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano()), m.Mallocs
-}

@@ -9,11 +9,11 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"strings"
 	"sync"
 	"syscall"
 
 	"github.com/autobus-go/autobus"
+	"github.com/autobus-go/autobus/bench/load"
 )
 
 // A contender is a way to publish, and to hear.
@@ -32,49 +32,15 @@ type publisher interface {
 
 var background = context.Background()
 
-// Bench is the event.
-type Bench struct {
-	N    int
-	At   int64
-	Text string
-}
-
-func (Bench) Type() string { return "Bench" }
-
-func (b Bench) Marshal(e *autobus.Encoder) {
-	e.Key("n").Int(b.N)
-	e.Key("at").Int64(b.At)
-	e.Key("text").String(b.Text)
-}
-
-func (b *Bench) Unmarshal(d *autobus.Decoder) error {
-	for key := range d.Fields() {
-		switch key {
-		case "n":
-			b.N = d.Int()
-		case "at":
-			b.At = d.Int64()
-		case "text":
-			b.Text = d.String()
-		}
-	}
-	return d.Err()
-}
-
 type ours struct {
 	bus   *autobus.Bus
-	event Bench
+	event load.Bench
 }
 
 func busURL(to netip.AddrPort, ttl int) string { return fmt.Sprintf("udp://%s?ttl=%d", to, ttl) }
 
 func newOurs(to netip.AddrPort, ttl int) (publisher, error) {
-	o := &ours{bus: &autobus.Bus{URL: busURL(to, ttl)}, event: Bench{N: 1000000, At: noTime}}
-	empty, err := autobus.Marshal(o.event)
-	if err != nil {
-		return nil, err
-	}
-	o.event.Text = strings.Repeat("x", size-len(empty))
+	o := &ours{&autobus.Bus{URL: busURL(to, ttl)}, load.New(size)}
 	return o, o.bus.Start(background)
 }
 
@@ -92,18 +58,12 @@ func (o *ours) publish(at int64) error {
 }
 
 func (o *ours) flush() error {
-	if err := o.bus.Flush(background); err != nil {
-		return err
-	}
-	if s := o.bus.Stats(); s.Unsent > 0 || s.Sent != s.Published {
-		return fmt.Errorf("%+v", s)
-	}
-	return nil
+	return load.Sent(o.bus)
 }
 
 func hearOurs(to netip.AddrPort, ttl int, heard func(at int64)) error {
 	bus := &autobus.Bus{URL: busURL(to, ttl), Logger: slog.New(slog.DiscardHandler)} // losses are looked for
-	autobus.SubscribeOn(bus, func(_ context.Context, e Bench) error {
+	autobus.SubscribeOn(bus, func(_ context.Context, e load.Bench) error {
 		heard(e.At)
 		return nil
 	})
@@ -132,11 +92,11 @@ func newBare(to netip.AddrPort, ttl int) (publisher, error) {
 	}); err != nil {
 		return nil, err
 	}
-	return &bare{conn, to, newPayload()}, setErr
+	return &bare{conn, to, load.Payload(size)}, setErr
 }
 
 func (b *bare) publish(at int64) error {
-	stamp(b.payload, at)
+	load.Stamp(b.payload, at)
 	_, err := b.conn.WriteToUDPAddrPort(b.payload, b.to)
 	return err
 }
@@ -157,10 +117,10 @@ func hearBare(to netip.AddrPort, _ int, heard func(at int64)) error {
 		for {
 			n, _, err := conn.ReadFromUDPAddrPort(buf)
 			if err != nil {
-				once.Do(func() { check(err) })
+				once.Do(func() { load.Check(err) })
 			}
 			if n == size {
-				heard(stamped(buf[:n]))
+				heard(load.Stamped(buf[:n]))
 			}
 		}
 	}()

@@ -32,7 +32,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/autobus-go/autobus/bench/row"
+	"github.com/autobus-go/autobus/bench/load"
 )
 
 //go:embed peers
@@ -53,7 +53,7 @@ func main() {
 		return
 	}
 	dir, err := os.MkdirTemp("", "autobus-bench")
-	check(err)
+	load.Check(err)
 	defer os.RemoveAll(dir)
 	var chosen []contender
 	for _, c := range contenders(dir) {
@@ -65,7 +65,7 @@ func main() {
 		runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), size, *rounds)
 	for text := range strings.SplitSeq(*ttls, ",") {
 		ttl, err := strconv.Atoi(text)
-		check(err)
+		load.Check(err)
 		if *rate > 0 {
 			for range *rounds {
 				for _, c := range chosen {
@@ -100,7 +100,7 @@ func main() {
 // contenders are those that there are here, those in C built in dir, if any.
 func contenders(dir string) []contender {
 	self, err := os.Executable()
-	check(err)
+	load.Check(err)
 	all := []contender{
 		{name: "autobus", command: []string{self}, publish: newOurs, hear: hearOurs},
 		{name: "Go loop", command: []string{self}, publish: newBare, hear: hearBare},
@@ -108,7 +108,7 @@ func contenders(dir string) []contender {
 	if dir == "" {
 		return all
 	}
-	check(os.CopyFS(dir, peers))
+	load.Check(os.CopyFS(dir, peers))
 	for _, c := range []struct{ name, source, library string }{{"C loop", "bare.c", ""}, {"LCM", "lcm.c", "-llcm"}} {
 		program := filepath.Join(dir, strings.TrimSuffix(c.source, ".c"))
 		args := []string{"-O2", "-pthread", "-o", program, filepath.Join(dir, "peers", c.source)}
@@ -192,11 +192,11 @@ func startSubscriber(c contender, ttl int, profile string) *subscriber {
 	s.args = []string{fmt.Sprintf("239.255.%d.%d", rand.IntN(256), 1+rand.IntN(254)), strconv.Itoa(freePort()), strconv.Itoa(ttl)}
 	s.cmd = s.start("subscribe")
 	in, err := s.cmd.StdinPipe()
-	check(err)
+	load.Check(err)
 	out, err := s.cmd.StdoutPipe()
-	check(err)
+	load.Check(err)
 	s.ask, s.from = in, bufio.NewReader(out)
-	check(s.cmd.Start())
+	load.Check(s.cmd.Start())
 	if line, err := s.from.ReadString('\n'); line != "ready\n" {
 		log.Fatalf("the subscriber of %s: %q, %v", s.name, line, err)
 	}
@@ -226,7 +226,7 @@ func (s *subscriber) stop() {
 func (s *subscriber) said() (count, cpu int64, r result) {
 	fmt.Fprintln(s.ask)
 	line, err := s.from.ReadString('\n')
-	check(err)
+	load.Check(err)
 	var mallocs, p50, p99 int64
 	if _, err := fmt.Sscan(line, &count, &cpu, &mallocs, &p50, &p99); err != nil {
 		log.Fatalf("the subscriber of %s: %q", s.name, line)
@@ -239,7 +239,7 @@ func (s *subscriber) try(rate int, probe time.Duration) (r result, lossless bool
 	n := max(200, int64(float64(rate)*probe.Seconds()))
 	_, cpu, _ := s.said()
 	out, err := s.start("publish", strconv.Itoa(rate), strconv.FormatInt(n, 10)).Output()
-	check(err)
+	load.Check(err)
 	var elapsed, published, mallocs int64
 	if _, err := fmt.Sscan(string(out), &elapsed, &published, &mallocs); err != nil {
 		log.Fatalf("the publisher of %s: %q", s.name, out)
@@ -268,7 +268,7 @@ func table(ttl int, chosen []contender, best, slow [][]result) {
 		"ns/event", "ns/event", "allocs/ev", "1000/s", "1000/s", "of the rounds")
 	for i, c := range chosen {
 		rate := func(r result) float64 { return r.rate }
-		mine := median(best[i], rate)
+		mine := load.Median(best[i], rate)
 		paired := make([]result, len(best[i]))
 		for round := range paired {
 			paired[round].rate = best[0][round].rate / best[i][round].rate
@@ -276,52 +276,28 @@ func table(ttl int, chosen []contender, best, slow [][]result) {
 		least := slices.MinFunc(best[i], func(a, b result) int { return int(a.rate - b.rate) })
 		most := slices.MaxFunc(best[i], func(a, b result) int { return int(a.rate - b.rate) })
 		fmt.Printf("%-8s %10.0f %8.2f %8.2f %9.0f %9.0f %9.3f %9v %9v %22s\n", c.name,
-			mine, median(best[0], rate)/mine, median(paired, rate),
-			median(best[i], func(r result) float64 { return r.published }),
-			median(best[i], func(r result) float64 { return r.heard }),
-			median(best[i], func(r result) float64 { return r.allocs }),
-			time.Duration(median(slow[i], func(r result) float64 { return float64(r.p50) })).Round(time.Microsecond),
-			time.Duration(median(slow[i], func(r result) float64 { return float64(r.p99) })).Round(time.Microsecond),
+			mine, load.Median(best[0], rate)/mine, load.Median(paired, rate),
+			load.Median(best[i], func(r result) float64 { return r.published }),
+			load.Median(best[i], func(r result) float64 { return r.heard }),
+			load.Median(best[i], func(r result) float64 { return r.allocs }),
+			time.Duration(load.Median(slow[i], func(r result) float64 { return float64(r.p50) })).Round(time.Microsecond),
+			time.Duration(load.Median(slow[i], func(r result) float64 { return float64(r.p99) })).Round(time.Microsecond),
 			fmt.Sprintf("%.0f %.0f", least.rate, most.rate))
 	}
 }
 
 // report has the table of all benchmarks show ours beside each other one.
 func report(ttl int, chosen []contender, best, slow [][]result) {
-	if chosen[0].name != "autobus" {
-		return
-	}
-	for _, m := range []struct {
-		what, unit string
-		more       bool
-		from       [][]result
-		of         func(result) float64
-	}{
-		{"highest rate without loss", "events/s", true, best, func(r result) float64 { return r.rate }},
-		{"p50 at 1000/s", "us", false, slow, func(r result) float64 { return float64(r.p50) / 1e3 }},
-	} {
-		for i, c := range chosen[1:] {
-			row.Add(row.Row{
-				Part: "udp", What: fmt.Sprintf("TTL %d: %s", ttl, m.what), Unit: m.unit, More: m.more,
-				Ours: median(m.from[0], m.of), Peer: c.name, Theirs: median(m.from[i+1], m.of),
-				Allocs: fmt.Sprintf("%.3f", median(best[0], func(r result) float64 { return r.allocs })),
-			})
-		}
-	}
-}
-
-func median(all []result, of func(result) float64) float64 {
-	var values []float64
-	for _, r := range all {
-		values = append(values, of(r))
-	}
-	slices.Sort(values)
-	return values[len(values)/2]
+	allocs := fmt.Sprintf("%.3f", load.Median(best[0], func(r result) float64 { return r.allocs }))
+	load.Report("udp", fmt.Sprintf("TTL %d", ttl), load.Names(chosen, func(c contender) string { return c.name }), func(int) string { return allocs }, []load.Metric[result]{
+		{What: "highest rate without loss", Unit: "events/s", More: true, From: best, Of: func(r result) float64 { return r.rate }},
+		{What: "p50 at 1000/s", Unit: "us", From: slow, Of: func(r result) float64 { return float64(r.p50) / 1e3 }},
+	})
 }
 
 func freePort() int {
 	conn, err := net.ListenUDP("udp4", nil)
-	check(err)
+	load.Check(err)
 	defer conn.Close()
 	return conn.LocalAddr().(*net.UDPAddr).Port
 }
