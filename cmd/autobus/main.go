@@ -133,6 +133,9 @@ func (t *tool) main(args []string) int {
 	case errors.As(err, &usage):
 		fmt.Fprintln(t.stderr, err)
 		return exitUsage
+	case ctx.Err() != nil && errors.Is(err, context.Canceled):
+		why := strings.TrimSuffix(err.Error(), ": "+context.Canceled.Error())
+		fmt.Fprintln(t.stderr, "autobus: interrupted:", strings.TrimPrefix(why, "autobus: "))
 	case err != errSilent:
 		fmt.Fprintln(t.stderr, err)
 	}

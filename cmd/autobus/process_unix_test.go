@@ -5,8 +5,10 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"io"
 	"os"
+	"os/exec"
 	"runtime"
 	"strings"
 	"syscall"
@@ -74,6 +76,33 @@ func TestPubSignal(t *testing.T) {
 	}
 	if err := cmd.Wait(); err != nil || output.Len() > 0 {
 		t.Errorf("%v, output %q", err, output.String())
+	}
+}
+
+// TestPubInterrupted has pub wait for a server that isn't there.
+func TestPubInterrupted(t *testing.T) {
+	cmd := program(t, "pub", "-url", "redis://127.0.0.1:1", "Ping", "{}")
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	r := bufio.NewReader(stderr)
+	if line, err := r.ReadString('\n'); !strings.Contains(line, "trying again") {
+		t.Errorf("have %q, %v", line, err)
+	}
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	const want = "autobus: interrupted: redis: not connected (redis at 127.0.0.1:1: connect: connection refused)\n"
+	if rest, _ := io.ReadAll(r); string(rest) != want {
+		t.Errorf("have %q, want %q", rest, want)
+	}
+	var exit *exec.ExitError
+	if err := cmd.Wait(); !errors.As(err, &exit) || exit.ExitCode() != exitError {
+		t.Errorf("have %v, want exit status %d", err, exitError)
 	}
 }
 
