@@ -606,10 +606,14 @@ const maxPath = 100
 
 // clip cuts what came from others to a length for an error or the log.
 func clip(name string) string {
-	if len(name) > maxPath {
-		return strings.ToValidUTF8(name[:maxPath], "") + "…"
+	if len(name) <= maxPath {
+		return name
 	}
-	return name
+	n := maxPath
+	for n > 0 && !utf8.RuneStart(name[n]) {
+		n--
+	}
+	return name[:n] + "…"
 }
 
 // A decodeError says what is wrong with a JSON text, and where.
@@ -806,17 +810,26 @@ func wholeDigits(text string) (digits string, ok bool) {
 	if text == "NaN" || text == "Infinity" {
 		return "", false
 	}
-	text, exponent, _ := strings.Cut(strings.ToLower(text), "e")
+	text, exponent, ok := strings.Cut(text, "e")
+	if !ok {
+		text, exponent, _ = strings.Cut(text, "E")
+	}
 	whole, fraction, _ := strings.Cut(text, ".")
-	all := strings.TrimLeft(whole+fraction, "0")
-	if digits = strings.TrimRight(all, "0"); digits == "" {
+	all := whole + fraction
+	for all != "" && all[0] == '0' {
+		all = all[1:]
+	}
+	for digits = all; digits != "" && digits[len(digits)-1] == '0'; {
+		digits = digits[:len(digits)-1]
+	}
+	if digits == "" {
 		return "0", true
 	}
 	scale, _ := strconv.ParseInt(exponent, 10, 32) // out of range gives the nearest, which will do
 	if scale += int64(len(all) - len(digits) - len(fraction)); scale < 0 {
 		return "", false
 	}
-	return digits + strings.Repeat("0", int(min(scale, 20))), true
+	return digits + "00000000000000000000"[:min(scale, 20)], true
 }
 
 // number reads the text of a number that starts with c.
