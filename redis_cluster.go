@@ -135,7 +135,7 @@ type shardPublisher struct {
 	todo    []int                 // messages of a batch that are not settled
 	settled []bool                // which are, published or lost
 	lost    int                   // of a batch
-	problem error                 // the last one of a batch
+	problem error                 // why the last of these was
 	route   map[uint16]*shardConn // of a round: all of a slot goes to one node, or waits (nil)
 	moved   bool                  // of a round: a slot has
 	cut     int                   // the message of a batch in whose middle a connection broke
@@ -201,7 +201,7 @@ func (p *shardPublisher) Send(ctx context.Context, messages []Message) (lost int
 		}
 	}
 	if p.lost > 0 {
-		return p.lost, p.problem
+		return p.lost, fail("redis: send", p.problem)
 	}
 	return 0, nil
 }
@@ -275,7 +275,6 @@ func (p *shardPublisher) assign(ctx context.Context, messages []Message) {
 				var err error
 				if c, err = p.dial(ctx, addr); err != nil {
 					failed = true // one a round: the others' slots don't wait for more
-					p.problem = err
 					p.session.failed(err, false)
 					p.slots.gone(addr)
 				}
@@ -305,7 +304,7 @@ func (p *shardPublisher) write(ctx context.Context, c *shardConn, messages []Mes
 		whole++
 	}
 	if n > begin && p.isCut(c.sent[whole]) { // what it has in part it can't have understood
-		p.lose(c.sent[whole:whole+1], fail("redis: send", &cutsError{len(messages[c.sent[whole]].Payload)}))
+		p.lose(c.sent[whole:whole+1], &cutsError{len(messages[c.sent[whole]].Payload)})
 	}
 	c.sent = c.sent[:whole]
 }

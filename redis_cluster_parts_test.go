@@ -2,6 +2,7 @@ package autobus
 
 import (
 	"slices"
+	"strconv"
 	"testing"
 )
 
@@ -65,5 +66,31 @@ func TestShardSubscriptionsInForce(t *testing.T) {
 	r.Subscribe("autobus::*")
 	if !inForce() {
 		t.Error("a pattern is waited for, which there can't be")
+	}
+}
+
+// Send's error tells why messages are lost, also where a node can't be reached
+// afterwards that is in the way of none.
+func TestShardLossAndAnotherNode(t *testing.T) {
+	const lostOn, sentOn = "autobus::Lost", "autobus::Sent"
+	url := scripted(t, func(s *script, first []string) {
+		moved := false
+		for c := first; c != nil; c = s.command() {
+			switch {
+			case c[0] != "SPUBLISH":
+			case c[1] == lostOn:
+				s.say("-ERR not this one\r\n")
+			case !moved:
+				moved = true
+				s.say("-MOVED " + strconv.Itoa(int(slotOf(sentOn))) + " 127.0.0.1:1\r\n") // where nobody listens
+			default:
+				s.say(":1\r\n")
+			}
+		}
+	})
+	r, _ := startRedis(t, url+"?sharded=1")
+	lost, err := r.Send(t.Context(), []Message{{lostOn, []byte("1")}, {sentOn, []byte("2")}})
+	if lost != 1 || errorText(err) != "autobus: redis: send: the server says: ERR not this one" {
+		t.Error(lost, err)
 	}
 }
