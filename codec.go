@@ -604,13 +604,14 @@ func (d *Decoder) setError(err *decodeError) {
 // maxPath bounds the bytes of a field path in an error.
 const maxPath = 100
 
-// clip cuts what came from others to a length for an error or the log.
+// clip cuts what came from others to a length for an error or the log, and
+// cuts no character in two. Bytes that aren't UTF-8 stay.
 func clip(name string) string {
 	if len(name) <= maxPath {
 		return name
 	}
 	n := maxPath
-	for n > 0 && !utf8.RuneStart(name[n]) {
+	for n > maxPath-utf8.UTFMax && !utf8.RuneStart(name[n]) {
 		n--
 	}
 	return name[:n] + "…"

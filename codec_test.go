@@ -1181,6 +1181,25 @@ type forgetful func(*Decoder)
 
 func (f forgetful) Unmarshal(d *Decoder) error { f(d); return nil }
 
+// What is cut keeps its characters whole, and what isn't UTF-8 isn't lost.
+func TestClip(t *testing.T) {
+	a := strings.Repeat("a", 100)
+	for _, test := range []struct{ name, want string }{
+		{"", ""},
+		{a, a},
+		{a + "b", a + "…"},
+		{a[:99] + "äb", a[:99] + "…"},
+		{a[:98] + "äb", a[:98] + "ä…"},
+		{a[:97] + "😀", a[:97] + "…"},
+		{a[:96] + "😀b", a[:96] + "😀…"},
+		{strings.Repeat("\x80", 200), strings.Repeat("\x80", 96) + "…"},
+	} {
+		if got := clip(test.name); got != test.want {
+			t.Errorf("%q:\n got %q\nwant %q", test.name, got, test.want)
+		}
+	}
+}
+
 // From the first error on, every method returns the zero value and every loop ends.
 func TestDecoderAfterError(t *testing.T) {
 	for _, text := range []string{`7`, `"a"`, `true`, `null`, `[1,2]`, `{"a":1}`, `1.5`} {
