@@ -1494,7 +1494,7 @@ func (u *multicastURL) parseOptions(query string) (problem string) {
 		return "options are separated by '&', not ';'"
 	}
 	if _, ok := unescapeURL(query, true); !ok {
-		return "a '%' must start an escape such as %20, unlike in " + quoted(query)
+		return "a '%' in the options must start an escape such as %20"
 	}
 	_, problem = parseQuery(query, multicastOptions, u.setOption)
 	return problem

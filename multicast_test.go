@@ -143,9 +143,9 @@ var badMulticastURLs = []struct{ url, want string }{
 	{"udp://239.255.0.1?rcvbuf=0", `rcvbuf= must be a number of bytes`},
 	{"udp://239.255.0.1?rcvbuf=99999999999999999999", `rcvbuf= must be a number of bytes`},
 	{"udp://239.255.0.1?ttl=1;loopback=0", `options are separated by '&', not ';'`},
-	{"udp://239.255.0.1?ttl=%zz", `a '%' must start an escape such as %20`},
-	{"udp://239.255.0.1?%=1", `a '%' must start an escape such as %20`},
-	{"udp://239.255.0.1?ttl=%2", `a '%' must start an escape such as %20`},
+	{"udp://239.255.0.1?ttl=%zz", `a '%' in the options must start an escape such as %20`},
+	{"udp://239.255.0.1?%=1", `a '%' in the options must start an escape such as %20`},
+	{"udp://239.255.0.1?ttl=%2", `a '%' in the options must start an escape such as %20`},
 }
 
 func TestMulticastURLErrors(t *testing.T) {
