@@ -547,6 +547,8 @@ func (b *Bus) put(name string, payload []byte, limit int) (wake bool, err error)
 	return wake, nil
 }
 
+// misfit is the error of an event for which there is no room: what has says, in
+// bytes, is more than limit.
 func misfit(cause error, has string, size int, limit string) error {
 	return fail("event "+has+strconv.Itoa(size)+" bytes, and "+limit, cause)
 }

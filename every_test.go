@@ -850,7 +850,7 @@ func TestSchedulerNamesTheOldest(t *testing.T) {
 	})
 }
 
-// TestRunWaits ends Run while jobs are running that take a little longer.
+// TestSchedulerWaits ends Run while jobs are running that take a little longer.
 func TestSchedulerWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var s Scheduler
