@@ -215,7 +215,7 @@ func BenchmarkMemory(b *testing.B) {
 			b.Run(fmt.Sprintf("%s/%dk", s.name, pending/1000), func(b *testing.B) {
 				most := int64(0) // of several: what was there before may go meanwhile
 				for b.Loop() {
-					for range 2 {
+					for range 3 {
 						add, end := s.begin(b)
 						every := waiting()
 						before := heap()
@@ -270,7 +270,6 @@ func cpu() int64 {
 func heap() int64 {
 	var m runtime.MemStats
 	for last, still := int64(0), 0; ; last = int64(m.HeapAlloc) {
-		time.Sleep(20 * time.Millisecond)
 		runtime.GC()
 		runtime.ReadMemStats(&m)
 		if last > 0 && int64(m.HeapAlloc) > last-last/1000 {
